@@ -1,0 +1,112 @@
+//! Object storage: one narrow trait, and the stores behind it.
+//!
+//! Keys are relative to the store's URL: `ltx/0/<min>-<max>.ltx` on `file://`, `0000/<min>-<max>.ltx` on `s3://`
+//! (`replica::layout` knows which). Every call is complete in itself: deadlines and retries are inside it, and an
+//! error that leaves it is final, or [`Kind::Unavailable`](crate::error::Kind::Unavailable) after the retries ran out.
+
+use crate::error::Result;
+use crate::time::Timestamp;
+use std::ops::Range;
+
+/// The ETag, as the store gave it, quotes included; on `file://` made of inode, size and mtime.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ETag(pub String);
+
+/// One row of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Relative to the store's URL.
+    pub key: String,
+    /// In bytes.
+    pub size: u64,
+    /// The store's own time of the object: LastModified, mtime.
+    pub modified: Timestamp,
+    /// Where the listing has it.
+    pub etag: Option<ETag>,
+}
+
+/// What HEAD tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object {
+    /// In bytes.
+    pub size: u64,
+    /// The store's own time of the object.
+    pub modified: Timestamp,
+    /// Names this content of this key.
+    pub etag: ETag,
+    /// What was given at creation.
+    pub metadata: Metadata,
+}
+
+/// What is stored beside the bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Metadata {
+    /// The header's timestamp (S3: `x-amz-meta-litestream-timestamp`, RFC 3339; `file://`: the mtime).
+    pub timestamp: Option<Timestamp>,
+    /// Further pairs; names are lower-case ASCII with hyphens (S3: `x-amz-meta-<name>`; `file://`: `<key>.meta`
+    /// beside the object, a JSON object).
+    pub pairs: Vec<(String, String)>,
+}
+
+/// How a conditional write ended. An unknown outcome is an error, never a guess.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Put {
+    /// The object is there, made by this call.
+    Done(ETag),
+    /// The condition did not hold: nothing was written by this call. After a retry whose first answer was lost it may
+    /// be our own object that is in the way: the caller compares the bytes (P19).
+    Refused,
+}
+
+/// An object being written, of a length not known before. Nothing is visible until `finish`; dropping it unfinished
+/// leaves nothing behind that a listing shows.
+pub trait Upload: Send {
+    /// Appends bytes.
+    fn write(&mut self, bytes: &[u8]) -> Result<()>;
+    /// Makes the object visible if none has that key (P20).
+    fn finish_if_absent(self: Box<Self>) -> Result<Put>;
+}
+
+/// A place that keeps objects. Implementations are shared by all threads of the process.
+pub trait Store: Send + Sync {
+    /// The URL without credentials, for messages.
+    fn url(&self) -> &str;
+    /// All objects whose key starts with `prefix`, complete, in ascending order of key. No such prefix: empty.
+    fn list(&self, prefix: &str) -> Result<Vec<Entry>>;
+    /// The object's size, ETag and metadata; `None` if there is none.
+    fn head(&self, key: &str) -> Result<Option<Object>>;
+    /// The whole object; `None` if there is none. At most `limit` bytes, more is an error.
+    fn get(&self, key: &str, limit: u64) -> Result<Option<(Vec<u8>, ETag)>>;
+    /// Bytes of the object, exactly as many as asked for unless the object ends before. With `if_match`, an object with
+    /// another ETag is [`Kind::Conflict`](crate::error::Kind::Conflict). No object: [`Kind::NotFound`](crate::error::Kind::NotFound).
+    fn get_range(&self, key: &str, range: Range<u64>, if_match: Option<&ETag>) -> Result<Vec<u8>>;
+    /// Creates or replaces. For objects whose content does not matter; never for LTX files (P20).
+    fn put(&self, key: &str, bytes: &[u8], metadata: &Metadata) -> Result<ETag>;
+    /// Creates, if no object has that key (P20).
+    fn put_if_absent(&self, key: &str, bytes: &[u8], metadata: &Metadata) -> Result<Put>;
+    /// Replaces, if the object has that ETag.
+    fn put_if_match(&self, key: &str, bytes: &[u8], metadata: &Metadata, etag: &ETag) -> Result<Put>;
+    /// Starts an object of unknown length. `expected` is an upper bound of its size in bytes.
+    fn upload(&self, key: &str, metadata: &Metadata, expected: u64) -> Result<Box<dyn Upload>>;
+    /// Removes the object; absent is success.
+    fn delete(&self, key: &str) -> Result<()>;
+    /// Copies within the store, metadata given anew; refused if the target exists, where the store can tell.
+    fn copy(&self, from: &str, to: &str, metadata: &Metadata) -> Result<Put>;
+    /// The store's clock minus ours, in milliseconds, as of its last answer (P22); 0 where the clock is ours.
+    fn clock_offset_ms(&self) -> i64;
+    /// What was asked of the store so far.
+    fn counters(&self) -> Counters;
+}
+
+/// Requests and bytes since the store was opened; bytes are payload, without headers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is what its name says")]
+pub struct Counters {
+    pub get: u64,
+    pub put: u64,
+    pub list: u64,
+    pub head: u64,
+    pub delete: u64,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+}
