@@ -20,3 +20,4 @@ pub mod error;
 pub mod ltx;
 pub mod store;
 pub mod time;
+pub mod wal;
