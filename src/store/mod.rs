@@ -4,9 +4,43 @@
 //! (`replica::layout` knows which). Every call is complete in itself: deadlines and retries are inside it, and an
 //! error that leaves it is final, or [`Kind::Unavailable`](crate::error::Kind::Unavailable) after the retries ran out.
 
-use crate::error::Result;
+pub mod fault;
+mod file;
+mod location;
+mod memory;
+mod names;
+mod tally;
+
+pub use file::FileStore;
+pub use memory::MemoryStore;
+
+use crate::error::{Error, Kind, Result};
 use crate::time::Timestamp;
+use location::Location;
 use std::ops::Range;
+use std::sync::Arc;
+
+/// The store of a URL: `file:///absolute/path` or `s3://bucket/path?…`. Does no I/O: whether the place is there and lets
+/// us in is proven by the first call, for which [`Store::list`] is meant.
+pub fn open(url: &str) -> Result<Arc<dyn Store>> {
+    let location = Location::parse(url)?;
+    match location.scheme.as_str() {
+        "file" => Ok(Arc::new(FileStore::new(location.directory()?))),
+        _ => Err(location.unknown_scheme()),
+    }
+}
+
+fn no_object(url: &str, key: &str) -> Error {
+    Error::new(Kind::NotFound, format!("{url}: there is no object {key}"))
+}
+
+fn replaced(url: &str, key: &str) -> Error {
+    Error::new(Kind::Conflict, format!("{url}: {key} is another object than the one that was opened"))
+}
+
+fn too_large(url: &str, key: &str, size: u64, limit: u64) -> Error {
+    Error::corrupt(format!("{url}: {key} has {size} bytes, more than the {limit} that it may have"))
+}
 
 /// The ETag, as the store gave it, quotes included; on `file://` made of inode, size and mtime.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -1,0 +1,46 @@
+# Guessable verbs; `make help` lists them. What is long lives in scripts/.
+
+PYTHON ?= /usr/bin/python3
+PREFIX ?= /usr/local
+CARGO ?= cargo
+export PYTHON CARGO
+
+EXT := $(if $(filter Darwin,$(shell uname -s)),dylib,so)
+LIBRARY := dist/liblitestream.$(EXT)
+
+.PHONY: help deps build demo test test-all bench install clean
+
+help: ## lists the verbs
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+deps: ## checks for the tools that the build and the tests need; installs what is missing where apt-get may
+	@scripts/deps.sh
+
+build: deps ## builds the extension: dist/liblitestream.so
+	$(CARGO) build --release --locked
+	@scripts/check-symbols.sh target/release/liblitestream.$(EXT)
+	@mkdir -p dist
+	@cp target/release/liblitestream.$(EXT) $(LIBRARY).new
+	@strip $(if $(filter dylib,$(EXT)),-x) $(LIBRARY).new
+	@mv $(LIBRARY).new $(LIBRARY)
+	@echo "$(LIBRARY): $$(wc -c < $(LIBRARY) | tr -d ' ') bytes"
+
+demo: build ## replicates a database on file://, looks into the replica, restores now and then
+	@scripts/demo.sh $(LIBRARY)
+
+test: build ## everything, the random suites in a sampled size; SUITES="sql model" runs some
+	@scripts/test.sh
+
+test-all: build ## everything, with more seeds, more rounds and all combinations
+	@LITESTREAM_TEST_FULL=1 scripts/test.sh
+
+bench: build ## W1 and R1: bare SQLite, this library and the real Litestream side by side
+	@scripts/deps.sh peers
+	@$(PYTHON) benches/run
+
+install: build ## copies the library and its header below PREFIX (/usr/local); DESTDIR is honoured
+	@scripts/install.sh $(LIBRARY) $(PREFIX)
+
+clean: ## removes what was built; .cache (the peers that the tests use) stays
+	$(CARGO) clean
+	rm -rf dist

