@@ -1,0 +1,158 @@
+//! A connection of the host, as far as we use it: only on the thread that called us, during that call.
+
+use super::api::{call, text_of};
+use super::tap::{Observer, TapRole, WalIndexHeader, is_tapped, published_header, tap};
+use crate::error::{Error, Kind, Result};
+use sqlite3ext_sys as ffi;
+use std::ffi::{CString, c_int, c_void};
+use std::sync::Arc;
+
+/// A borrowed connection. Not `Send`: it belongs to the call that it came with.
+#[derive(Clone, Copy)]
+pub struct Connection(*mut ffi::sqlite3);
+
+impl Connection {
+    pub(super) fn new(db: *mut ffi::sqlite3) -> Self {
+        Self(db)
+    }
+
+    pub(super) fn raw(self) -> *mut ffi::sqlite3 {
+        self.0
+    }
+
+    /// The full path of a schema's database; empty for an in-memory or temporary one.
+    pub fn file_name(self, schema: &str) -> String {
+        let Ok(schema) = CString::new(schema) else { return String::new() };
+        // SAFETY: the connection is open; the name is terminated. The result is SQLite's.
+        unsafe { text_of(call!(db_filename(self.0, schema.as_ptr()))) }
+    }
+
+    /// The schema names of this connection, `main` first.
+    pub fn schemas(self) -> Result<Vec<String>> {
+        self.query("SELECT name FROM pragma_database_list ORDER BY seq")
+    }
+
+    /// Whether the schema was opened read-only.
+    pub fn is_read_only(self, schema: &str) -> bool {
+        let Ok(schema) = CString::new(schema) else { return false };
+        // SAFETY: the connection is open.
+        unsafe { call!(db_readonly(self.0, schema.as_ptr())) == 1 }
+    }
+
+    /// Whether a transaction was begun with BEGIN.
+    pub fn in_transaction(self) -> bool {
+        // SAFETY: the connection is open.
+        unsafe { call!(get_autocommit(self.0)) == 0 }
+    }
+
+    /// Whether the host is built with threads.
+    pub fn is_threadsafe() -> bool {
+        // SAFETY: no arguments.
+        unsafe { call!(threadsafe()) != 0 }
+    }
+
+    /// Runs one statement and gives the first column of its rows as text.
+    pub fn query(self, sql: &str) -> Result<Vec<String>> {
+        let text = CString::new(sql).map_err(|_| Error::invalid("SQL with a zero byte"))?;
+        let mut statement = std::ptr::null_mut();
+        let mut rows = Vec::new();
+        // SAFETY: the connection is open and its thread is ours; the statement is finalized on every path.
+        unsafe {
+            let mut rc = call!(prepare_v2(self.0, text.as_ptr(), -1, &mut statement, std::ptr::null_mut()));
+            while rc == 0 || rc == ffi::SQLITE_ROW as c_int {
+                rc = call!(step(statement));
+                if rc == ffi::SQLITE_ROW as c_int {
+                    rows.push(text_of(call!(column_text(statement, 0)).cast()));
+                }
+            }
+            let failed = rc != ffi::SQLITE_DONE as c_int;
+            let message = if failed { text_of(call!(errmsg(self.0))) } else { String::new() };
+            call!(finalize(statement));
+            if failed {
+                return Err(sql_error(rc, &format!("{sql}: {message}")));
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Whether `sqlite3_interrupt` was called on this connection. `sqlite3_is_interrupted` is younger than our oldest
+    /// host; a nested statement is interrupted when the flag is set.
+    pub fn is_interrupted(self) -> bool {
+        matches!(self.query("SELECT 1"), Err(e) if e.kind() == Kind::Interrupted)
+    }
+
+    /// Opens the database at `path` through the default VFS, runs `body` on it, and closes it.
+    pub fn with_own<T>(path: &str, body: impl FnOnce(Self) -> Result<T>) -> Result<T> {
+        let name = CString::new(path).map_err(|_| Error::invalid("a path with a zero byte"))?;
+        let mut db = std::ptr::null_mut();
+        // SAFETY: a new connection, used by this thread only and closed before the return; `body` finalizes what it
+        // prepares.
+        unsafe {
+            let flags = ffi::SQLITE_OPEN_READWRITE | ffi::SQLITE_OPEN_PRIVATECACHE;
+            let rc = call!(open_v2(name.as_ptr(), &mut db, flags as c_int, std::ptr::null()));
+            let result = if rc == 0 {
+                call!(busy_timeout(db, 5000));
+                body(Self(db))
+            } else {
+                Err(sql_error(rc, &format!("open {path}: {}", text_of(call!(errmsg(db))))))
+            };
+            call!(close_v2(db));
+            result
+        }
+    }
+
+    /// Puts taps on the schema's open database and WAL files, if they have none (P14). `observer` is asked for only then.
+    pub fn adopt(self, schema: &str, observer: &Arc<dyn Observer>) -> Result<()> {
+        let database = self.file(schema, ffi::SQLITE_FCNTL_FILE_POINTER)?;
+        let wal = self.file(schema, ffi::SQLITE_FCNTL_JOURNAL_POINTER)?;
+        for (file, role) in [(database, TapRole::Database), (wal, TapRole::Wal)] {
+            // SAFETY: the pointers are this connection's files, which no other thread uses: the call came with the
+            // connection's mutex held. A file that is not open has no methods.
+            unsafe {
+                if !file.is_null() && !(*file).pMethods.is_null() && !is_tapped(file) {
+                    tap(file, role, Arc::clone(observer));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The published wal-index header of an adopted schema; `None` without shared memory (P4).
+    ///
+    /// The connection must have read from the database in WAL mode.
+    pub fn wal_index_header(self, schema: &str) -> Result<Option<WalIndexHeader>> {
+        let file = self.file(schema, ffi::SQLITE_FCNTL_FILE_POINTER)?;
+        if self.query(&format!("PRAGMA {}.locking_mode", quote(schema)))? == ["exclusive"] {
+            return Ok(None);
+        }
+        // SAFETY: the file is tapped (`adopt`), and its WAL is open in normal mode.
+        unsafe { if is_tapped(file) { Ok(published_header(file)) } else { Ok(None) } }
+    }
+
+    fn file(self, schema: &str, op: u32) -> Result<*mut ffi::sqlite3_file> {
+        let name = CString::new(schema).map_err(|_| Error::invalid("a schema name with a zero byte"))?;
+        let mut file: *mut ffi::sqlite3_file = std::ptr::null_mut();
+        // SAFETY: both opcodes write one pointer.
+        let rc = unsafe {
+            call!(file_control(self.0, name.as_ptr(), op as c_int, std::ptr::from_mut(&mut file).cast::<c_void>()))
+        };
+        if rc == 0 { Ok(file) } else { Err(sql_error(rc, &format!("the files of schema {schema} cannot be reached"))) }
+    }
+}
+
+/// A name in SQL.
+fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn sql_error(rc: c_int, message: &str) -> Error {
+    let kind = match (rc & 0xff) as u32 {
+        ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => Kind::Busy,
+        ffi::SQLITE_INTERRUPT => Kind::Interrupted,
+        ffi::SQLITE_FULL => Kind::Full,
+        ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB => Kind::Corrupt,
+        ffi::SQLITE_CANTOPEN => Kind::NotFound,
+        _ => Kind::Io,
+    };
+    Error::new(kind, message)
+}

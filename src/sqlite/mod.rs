@@ -1,0 +1,27 @@
+//! All that touches SQLite's C interface, and all `unsafe` code of the crate.
+//!
+//! The host's API table is the only way to SQLite: no `sqlite3_*` symbol is linked in, since two copies of SQLite in
+//! one process corrupt databases. Above this module nothing knows a raw pointer but as the opaque [`Connection`].
+//!
+//! Architecture invariant: no panic leaves a function that SQLite calls (`crate::panic`), and nothing here knows about
+//! replication: taps tell an [`Observer`] what SQLite does.
+#![allow(unsafe_code, reason = "this is the one place for it")]
+
+mod api;
+mod base_file;
+mod connection;
+mod entry;
+mod scalar;
+mod shim;
+mod signals;
+mod table;
+mod tap;
+
+pub use api::log;
+pub use base_file::{BaseFile, FileRole};
+pub use connection::Connection;
+pub use scalar::{Function, Value, define_function};
+pub use shim::{BaseVfs, Shim, install as install_shim};
+pub use signals::block_all_signals;
+pub use table::{Table, define_table};
+pub use tap::{Observer, PragmaAnswer, WalIndexHeader};

@@ -1,0 +1,410 @@
+//! Taps: how SQLite's calls on an open file are seen.
+//!
+//! A tap is a copy of the file's own method table, in which only the methods that we listen to are ours; `pMethods` of
+//! the file points to the copy. The file object itself stays the base VFS's, so every other method (xRead, xFetch,
+//! xLock ...) is called directly and costs nothing, and a connection that was opened before the extension was loaded
+//! is adopted in the same way (P14). A tap lives from there until the file's xClose.
+
+use crate::panic::guard;
+use parking_lot::Mutex;
+use sqlite3ext_sys as ffi;
+use std::collections::HashSet;
+use std::ffi::{c_int, c_void};
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+
+/// The first copy of the wal-index header, 48 bytes in the host's byte order (SQLite's walformat, section 2.1).
+pub type WalIndexHeader = [u8; 48];
+
+/// What an observer makes of a PRAGMA.
+pub enum PragmaAnswer {
+    /// Not ours: SQLite goes on with it.
+    Forward,
+    /// Ours: one row with this text, or no row.
+    Row(Option<String>),
+    /// Ours or forbidden: the statement fails with this message.
+    Refuse(String),
+}
+
+/// Who is told what happens on the files of one database. Calls come on the threads that use the database, often under
+/// SQLite's locks: they are quick, take no lock of SQLite, and never fail SQLite's call (P5).
+pub trait Observer: Send + Sync {
+    /// Whether anything is to be told. Asked first, on every call: one atomic load.
+    fn is_active(&self) -> bool;
+    /// The WAL write lock is being given back, or an exclusive connection has committed: what is published (P1, P4).
+    fn published(&self, header: &WalIndexHeader);
+    /// WAL content is about to be destroyed: all that is published must be captured before this returns (P3).
+    fn barrier(&self, header: Option<&WalIndexHeader>);
+    /// The exclusive read locks of a restart are being given back: the header as the restart left it.
+    fn restarted(&self, header: &WalIndexHeader);
+    /// Bytes are about to be written to the WAL.
+    fn wal_write(&self, offset: u64, bytes: &[u8]);
+    /// An exclusive connection, which has no shared memory, has committed (P4).
+    fn committed_exclusively(&self);
+    /// Bytes of the database are about to be overwritten, as by a checkpoint.
+    fn database_write(&self, offset: u64, length: usize);
+    /// The shared memory is being given up by the database's last connection.
+    fn last_close(&self);
+    /// A connection is about to close the database file, still under its locks.
+    fn closing(&self);
+    /// It has closed it.
+    fn closed(&self);
+    /// A PRAGMA was given for this database.
+    fn pragma(&self, name: &str, argument: Option<&str>) -> PragmaAnswer;
+}
+
+#[repr(C)]
+struct Tap {
+    /// First, so that `pMethods` is a pointer to the tap.
+    methods: ffi::sqlite3_io_methods,
+    base: *const ffi::sqlite3_io_methods,
+    observer: Arc<dyn Observer>,
+    /// The first region of the wal-index while it is mapped. Only the connection's own thread touches it (P1).
+    shm: *const u8,
+    /// The connection took the write lock since its last COMMIT_PHASETWO: publication is seen at the unlock.
+    took_write_lock: bool,
+    /// It holds the read locks of a restart (P3 a).
+    holds_restart_locks: bool,
+    role: TapRole,
+}
+
+/// The taps in use, to tell a tapped file from another.
+static TAPS: Mutex<Option<HashSet<usize>>> = Mutex::new(None);
+
+const SHM_UNLOCK: c_int = 1;
+const SHM_LOCK: c_int = 2;
+const SHM_EXCLUSIVE: c_int = 8;
+const WRITE_LOCK: c_int = 0;
+/// WAL_READ_LOCK(1), the first of the four that a restart holds.
+const RESTART_LOCK: c_int = 4;
+const RESTART_LOCKS: c_int = 4;
+impl Tap {
+    /// The tap of a tapped file.
+    unsafe fn of<'a>(file: *mut ffi::sqlite3_file) -> &'a mut Self {
+        // SAFETY: only methods of a tap call this, so pMethods points to the first field of a live Tap, and SQLite
+        // serialises calls on one file.
+        unsafe { &mut *(*file).pMethods.cast_mut().cast::<Self>() }
+    }
+
+    fn base(&self) -> &ffi::sqlite3_io_methods {
+        // SAFETY: the base VFS's table outlives its open files.
+        unsafe { &*self.base }
+    }
+
+    /// The published header, if the wal-index is mapped.
+    fn header(&self) -> Option<WalIndexHeader> {
+        if self.shm.is_null() {
+            return None;
+        }
+        fence(Ordering::SeqCst);
+        let mut copy = [0; 48];
+        for (word, out) in copy.chunks_exact_mut(4).enumerate() {
+            // SAFETY: the region has 32 KiB, 4-byte aligned; the caller holds the lock that guards it, and volatile
+            // reads of words are what SQLite itself does.
+            let value = unsafe { self.shm.cast::<u32>().add(word).read_volatile() };
+            out.copy_from_slice(&value.to_ne_bytes());
+        }
+        Some(copy)
+    }
+}
+
+/// Whether the file is tapped already.
+pub(super) unsafe fn is_tapped(file: *mut ffi::sqlite3_file) -> bool {
+    // SAFETY: the caller gives an open file.
+    let methods = unsafe { (*file).pMethods } as usize;
+    TAPS.lock().as_ref().is_some_and(|taps| taps.contains(&methods))
+}
+
+/// What a tap listens to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum TapRole {
+    Database,
+    Wal,
+}
+
+/// Puts a tap on an open file.
+///
+/// # Safety
+/// `file` is open, and no other thread uses it during the call.
+pub(super) unsafe fn tap(file: *mut ffi::sqlite3_file, role: TapRole, observer: Arc<dyn Observer>) {
+    // SAFETY: the file is open, so pMethods is a table of at least iVersion 1.
+    let (base, mut methods) = unsafe {
+        let base = (*file).pMethods;
+        (base, copy_methods(base))
+    };
+    methods.xClose = Some(x_close);
+    match role {
+        TapRole::Database => {
+            methods.xWrite = Some(x_write_database);
+            methods.xFileControl = Some(x_file_control);
+            // A method that the base lacks stays absent: its absence is how SQLite learns what the file can do.
+            methods.xShmMap = methods.xShmMap.map(|_| x_shm_map as _);
+            methods.xShmLock = methods.xShmLock.map(|_| x_shm_lock as _);
+            methods.xShmUnmap = methods.xShmUnmap.map(|_| x_shm_unmap as _);
+        }
+        TapRole::Wal => methods.xWrite = Some(x_write_wal),
+    }
+    let tap = Box::new(Tap {
+        methods,
+        base,
+        observer,
+        shm: std::ptr::null(),
+        took_write_lock: false,
+        holds_restart_locks: false,
+        role,
+    });
+    let tap = Box::into_raw(tap);
+    TAPS.lock().get_or_insert_default().insert(tap as usize);
+    // SAFETY: `tap` is live until x_close; it starts with a method table.
+    unsafe { (*file).pMethods = tap.cast() };
+}
+
+/// Copies a method table; fields beyond its iVersion are absent, in memory too.
+unsafe fn copy_methods(base: *const ffi::sqlite3_io_methods) -> ffi::sqlite3_io_methods {
+    // SAFETY: all-zero is valid for optional function pointers and integers; each field is read only if the table's
+    // version has it.
+    unsafe {
+        let b = &raw const *base;
+        let mut m: ffi::sqlite3_io_methods = std::mem::zeroed();
+        m.iVersion = (*b).iVersion.min(3);
+        m.xClose = (*b).xClose;
+        m.xRead = (*b).xRead;
+        m.xWrite = (*b).xWrite;
+        m.xTruncate = (*b).xTruncate;
+        m.xSync = (*b).xSync;
+        m.xFileSize = (*b).xFileSize;
+        m.xLock = (*b).xLock;
+        m.xUnlock = (*b).xUnlock;
+        m.xCheckReservedLock = (*b).xCheckReservedLock;
+        m.xFileControl = (*b).xFileControl;
+        m.xSectorSize = (*b).xSectorSize;
+        m.xDeviceCharacteristics = (*b).xDeviceCharacteristics;
+        if m.iVersion >= 2 {
+            m.xShmMap = (*b).xShmMap;
+            m.xShmLock = (*b).xShmLock;
+            m.xShmBarrier = (*b).xShmBarrier;
+            m.xShmUnmap = (*b).xShmUnmap;
+        }
+        if m.iVersion >= 3 {
+            m.xFetch = (*b).xFetch;
+            m.xUnfetch = (*b).xUnfetch;
+        }
+        m
+    }
+}
+
+/// The published header of a tapped file. The tap of an adopted file learns here where its wal-index is: asking for the
+/// first region again gives the address at which it is mapped already.
+///
+/// # Safety
+/// `file` is tapped as a database, and its connection has the WAL open in normal locking mode.
+pub(super) unsafe fn published_header(file: *mut ffi::sqlite3_file) -> Option<WalIndexHeader> {
+    // SAFETY: the caller's promise; xShmMap of a mapped region returns its address.
+    unsafe {
+        let tap = Tap::of(file);
+        if tap.shm.is_null() {
+            let map = tap.base().xShmMap?;
+            let mut region = std::ptr::null_mut();
+            if map(file, 0, 32768, 0, &mut region) != 0 || region.is_null() {
+                return None;
+            }
+            tap.shm = region.cast::<u8>();
+        }
+        tap.header()
+    }
+}
+
+unsafe extern "C" fn x_close(file: *mut ffi::sqlite3_file) -> c_int {
+    // SAFETY: SQLite closes a tapped file once; after this nobody reaches the tap, so the box is ours again.
+    unsafe {
+        let tap = (*file).pMethods.cast_mut().cast::<Tap>();
+        let is_database = (*tap).role == TapRole::Database;
+        let observer = Arc::clone(&(*tap).observer);
+        if is_database {
+            let _ = guard(|| observer.closing());
+        }
+        (*file).pMethods = (*tap).base;
+        if let Some(taps) = TAPS.lock().as_mut() {
+            taps.remove(&(tap as usize));
+        }
+        drop(Box::from_raw(tap));
+        let rc = match (*file).pMethods.as_ref().and_then(|m| m.xClose) {
+            Some(close) => close(file),
+            None => 0,
+        };
+        if is_database {
+            let _ = guard(|| observer.closed());
+        }
+        rc
+    }
+}
+
+unsafe extern "C" fn x_write_database(file: *mut ffi::sqlite3_file, data: *const c_void, n: c_int, at: i64) -> c_int {
+    // SAFETY: called by SQLite on a tapped file, with xWrite's arguments.
+    unsafe {
+        let tap = Tap::of(file);
+        if tap.observer.is_active() {
+            let _ = guard(|| tap.observer.database_write(at as u64, n as usize));
+        }
+        match tap.base().xWrite {
+            Some(write) => write(file, data, n, at),
+            None => ffi::SQLITE_IOERR as c_int,
+        }
+    }
+}
+
+unsafe extern "C" fn x_write_wal(file: *mut ffi::sqlite3_file, data: *const c_void, n: c_int, at: i64) -> c_int {
+    // SAFETY: as above; `data` has `n` bytes.
+    unsafe {
+        let tap = Tap::of(file);
+        // Only headers matter: the WAL's (32 bytes) and the frames' (24).
+        if (n == 24 || n == 32) && tap.observer.is_active() {
+            let bytes = std::slice::from_raw_parts(data.cast::<u8>(), n as usize);
+            let _ = guard(|| tap.observer.wal_write(at as u64, bytes));
+        }
+        match tap.base().xWrite {
+            Some(write) => write(file, data, n, at),
+            None => ffi::SQLITE_IOERR as c_int,
+        }
+    }
+}
+
+unsafe extern "C" fn x_shm_map(
+    file: *mut ffi::sqlite3_file,
+    region: c_int,
+    size: c_int,
+    extend: c_int,
+    out: *mut *mut c_void,
+) -> c_int {
+    // SAFETY: called by SQLite on a tapped file, with xShmMap's arguments.
+    unsafe {
+        let tap = Tap::of(file);
+        let Some(map) = tap.base().xShmMap else { return ffi::SQLITE_IOERR as c_int };
+        let rc = map(file, region, size, extend, out);
+        if region == 0 && rc == 0 {
+            tap.shm = (*out).cast::<u8>();
+        }
+        rc
+    }
+}
+
+unsafe extern "C" fn x_shm_lock(file: *mut ffi::sqlite3_file, offset: c_int, n: c_int, flags: c_int) -> c_int {
+    // SAFETY: called by SQLite on a tapped file.
+    let tap = unsafe { Tap::of(file) };
+    let Some(lock) = tap.base().xShmLock else { return ffi::SQLITE_IOERR as c_int };
+    if flags & SHM_EXCLUSIVE == 0 {
+        // SAFETY: forwarded as it came.
+        return unsafe { lock(file, offset, n, flags) };
+    }
+    let is_restart = offset == RESTART_LOCK && n == RESTART_LOCKS;
+    let active = tap.observer.is_active();
+    if flags & SHM_LOCK != 0 {
+        if is_restart && active {
+            let header = tap.header();
+            let _ = guard(|| tap.observer.barrier(header.as_ref()));
+        }
+        // SAFETY: forwarded as it came.
+        let rc = unsafe { lock(file, offset, n, flags) };
+        if rc == 0 {
+            tap.took_write_lock |= offset == WRITE_LOCK;
+            tap.holds_restart_locks |= is_restart;
+        }
+        return rc;
+    }
+    debug_assert!(flags & SHM_UNLOCK != 0);
+    // P1: copied before forwarding; told after it, so that nobody waits for us. The unlock's own result is ignored by
+    // SQLite and so says nothing.
+    let publishes = offset == WRITE_LOCK;
+    let restarts = is_restart && std::mem::take(&mut tap.holds_restart_locks);
+    let header = if active && (publishes || restarts) { tap.header() } else { None };
+    if let (true, Some(header)) = (restarts, &header) {
+        let _ = guard(|| tap.observer.restarted(header));
+    }
+    // SAFETY: forwarded as it came.
+    let rc = unsafe { lock(file, offset, n, flags) };
+    if let (true, Some(header)) = (publishes, &header) {
+        let _ = guard(|| tap.observer.published(header));
+    }
+    rc
+}
+
+unsafe extern "C" fn x_shm_unmap(file: *mut ffi::sqlite3_file, delete: c_int) -> c_int {
+    // SAFETY: called by SQLite on a tapped file.
+    unsafe {
+        let tap = Tap::of(file);
+        if delete != 0 && tap.observer.is_active() {
+            let header = tap.header();
+            let _ = guard(|| {
+                tap.observer.barrier(header.as_ref());
+                tap.observer.last_close();
+            });
+        }
+        tap.shm = std::ptr::null();
+        match tap.base().xShmUnmap {
+            Some(unmap) => unmap(file, delete),
+            None => 0,
+        }
+    }
+}
+
+unsafe extern "C" fn x_file_control(file: *mut ffi::sqlite3_file, op: c_int, arg: *mut c_void) -> c_int {
+    // SAFETY: called by SQLite on a tapped file; `arg` is what the opcode says.
+    unsafe {
+        let tap = Tap::of(file);
+        match op as u32 {
+            ffi::SQLITE_FCNTL_COMMIT_PHASETWO => {
+                let locked = std::mem::take(&mut tap.took_write_lock);
+                if !locked && tap.observer.is_active() {
+                    // P4: the locks were not used, so the connection is exclusive, and the header is its own.
+                    let header = tap.header();
+                    let _ = guard(|| match &header {
+                        Some(header) => tap.observer.published(header),
+                        None => tap.observer.committed_exclusively(),
+                    });
+                }
+            }
+            ffi::SQLITE_FCNTL_PRAGMA => {
+                if let Some(rc) = pragma(tap, arg.cast()) {
+                    return rc;
+                }
+            }
+            _ => {}
+        }
+        let Some(control) = tap.base().xFileControl else { return ffi::SQLITE_NOTFOUND as c_int };
+        let rc = control(file, op, arg);
+        if op as u32 == ffi::SQLITE_FCNTL_VFSNAME && rc == 0 && !arg.is_null() {
+            let name = arg.cast::<*mut std::os::raw::c_char>();
+            let below = super::api::text_of(*name);
+            super::api::call!(free((*name).cast()));
+            *name = super::api::sqlite_text(&format!("{}/{below}", super::shim::VFS_NAME));
+        }
+        rc
+    }
+}
+
+/// SQLITE_FCNTL_PRAGMA: `[result, name, argument]`. `None`: SQLite goes on.
+unsafe fn pragma(tap: &Tap, args: *mut *mut std::os::raw::c_char) -> Option<c_int> {
+    // SAFETY: the opcode's array has at least three entries; the first is where a result or message goes.
+    unsafe {
+        let name = super::api::text_of(*args.add(1));
+        let argument = *args.add(2);
+        let argument = (!argument.is_null()).then(|| super::api::text_of(argument));
+        match guard(|| tap.observer.pragma(&name, argument.as_deref())) {
+            Ok(PragmaAnswer::Forward) => None,
+            Ok(PragmaAnswer::Row(text)) => {
+                if let Some(text) = text {
+                    *args = super::api::sqlite_text(&text);
+                }
+                Some(0)
+            }
+            Ok(PragmaAnswer::Refuse(message)) => {
+                *args = super::api::sqlite_text(&message);
+                Some(ffi::SQLITE_ERROR as c_int)
+            }
+            Err(error) => {
+                *args = super::api::sqlite_text(&error.to_string());
+                Some(ffi::SQLITE_ERROR as c_int)
+            }
+        }
+    }
+}

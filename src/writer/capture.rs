@@ -1,0 +1,457 @@
+//! Capture: from the captured position to the published end, the newest image of each page (P6).
+//!
+//! The invariant: after a capture without a gap, `batch` on top of the last LTX file is exactly the database as it was
+//! published. Whatever cannot be proven is a gap, and a gap is healed by comparing pages (P12), never guessed over.
+
+use super::batch::{Batch, PageStore, read_frame};
+use super::files::{DatabaseFile, Files};
+use super::image::Image;
+use crate::error::{Error, Result};
+use crate::ltx::{PageSize, WalSpan};
+use crate::wal::{
+    FRAME_HEADER_SIZE, FrameChecksum, FrameHeader, IndexHeader, Salts, WAL_HEADER_SIZE, WalHeader, frame_offset,
+};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Pages that an image saves for one write; a truncation that endangers more begins the image again.
+const SAVED_AT_ONCE: usize = 1024;
+/// Bytes of WAL read at once.
+const CHUNK: usize = 256 << 10;
+
+/// A place in the WAL up to which everything is captured. It proves itself: the frame before it must have these salts
+/// and this running checksum (P7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Position {
+    pub(super) salts: Salts,
+    /// The last captured frame, 0 before the first.
+    pub(super) frame: u32,
+    /// That frame's running checksum; meaningless for frame 0.
+    pub(super) checksum: FrameChecksum,
+}
+
+/// How far capture is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Captured {
+    /// Up to here.
+    At(Position),
+    /// Everything is in the database file, and the next generation of the WAL continues from it: after the last close,
+    /// or before the first write.
+    Fresh,
+    /// Not known: to be healed.
+    Gap,
+}
+
+/// The state of capture of one database; guarded by the capture lock (P5).
+pub(super) struct Capture {
+    files: Arc<dyn Files>,
+    directory: PathBuf,
+    pub(super) page_size: PageSize,
+    pub(super) captured: Captured,
+    /// A restart that was seen under its locks, after everything before it had been captured: the salts that follow.
+    continues_with: Option<Salts>,
+    wal: Option<Box<dyn DatabaseFile>>,
+    database: Option<Box<dyn DatabaseFile>>,
+    /// The newest frame of each page, of the current generation up to the captured position.
+    pub(super) frames: HashMap<u32, u32>,
+    pub(super) batch: Batch,
+    /// The batch that is being encoded.
+    pub(super) frozen: Option<Batch>,
+    pub(super) image: Option<Image>,
+    /// Why there is a gap, for the status.
+    pub(super) gap_reason: Option<String>,
+}
+
+impl Capture {
+    pub(super) fn new(files: Arc<dyn Files>, directory: PathBuf, page_size: PageSize) -> Self {
+        Self {
+            files,
+            batch: Batch::new(page_size, directory.clone(), 0, 0),
+            directory,
+            page_size,
+            captured: Captured::Gap,
+            continues_with: None,
+            wal: None,
+            database: None,
+            frames: HashMap::new(),
+            frozen: None,
+            image: None,
+            gap_reason: None,
+        }
+    }
+
+    /// A WAL was opened by SQLite: ours is opened beside it, while the name is certain (P9).
+    pub(super) fn wal_opened(&mut self) -> Result<()> {
+        if self.wal.as_ref().is_none_or(|wal| wal.has_moved()) {
+            self.wal = Some(self.files.open_wal()?);
+        }
+        Ok(())
+    }
+
+    /// The WAL is deleted by the last connection, after the barrier has captured it.
+    pub(super) fn wal_deleted(&mut self) {
+        self.wal = None;
+        self.frames.clear();
+        if self.captured != Captured::Gap {
+            self.captured = Captured::Fresh;
+        }
+        self.continues_with = None;
+    }
+
+    /// A handle of the WAL of its own, before capture has begun.
+    pub(super) fn open_wal_for_reading(&self) -> Result<Box<dyn DatabaseFile>> {
+        self.files.open_wal()
+    }
+
+    /// Closes the handles; they are opened again when they are needed.
+    pub(super) fn close_files(&mut self) {
+        self.wal = None;
+        self.database = None;
+    }
+
+    pub(super) fn wal(&self) -> Option<&dyn DatabaseFile> {
+        self.wal.as_deref()
+    }
+
+    /// The database's handle, opened when first needed.
+    pub(super) fn database(&mut self) -> Result<&dyn DatabaseFile> {
+        if self.database.is_none() {
+            self.database = Some(self.files.open_database()?);
+        }
+        self.database.as_deref().ok_or_else(|| Error::bug("no database handle"))
+    }
+
+    /// P8: what the batch holds is on disk before its LTX file can be seen.
+    pub(super) fn sync(&mut self, restarted: bool) -> Result<()> {
+        if let Some(wal) = self.wal() {
+            wal.sync()?;
+        }
+        if restarted || self.wal.is_none() { self.database()?.sync() } else { Ok(()) }
+    }
+
+    /// Gives up continuity: the batch is dropped, since healing finds its pages again.
+    pub(super) fn gap(&mut self, reason: impl Into<String>) {
+        let reason = reason.into();
+        log::warn!("gap: {reason}");
+        self.gap_reason = Some(reason);
+        self.captured = Captured::Gap;
+        self.continues_with = None;
+        self.frames.clear();
+        self.image = None;
+        self.batch = Batch::new(self.page_size, self.directory.clone(), 0, 0);
+        self.batch.restarted = true;
+        // What a frozen batch has only in the WAL may be gone.
+        self.frozen = None;
+    }
+
+    /// Captures up to `published`, which was the wal-index header at publication `sequence` (P1, P2).
+    /// A gap is recorded in `captured`, not an error; errors are failed reads, after which the position stands.
+    pub(super) fn run(&mut self, published: &IndexHeader, sequence: u64, noticed: Instant) -> Result<()> {
+        if published.page_size != self.page_size {
+            self.gap("the page size changed");
+            return Ok(());
+        }
+        if published.max_frame == 0 {
+            // P1: after a restart this is no publication; its content is that of before.
+            self.batch.sequence = self.batch.sequence.max(sequence);
+            return Ok(());
+        }
+        if self.wal.is_none() {
+            self.wal = Some(self.files.open_wal()?);
+        }
+        let Some((mut position, header)) = self.resume(published)? else { return Ok(()) };
+        if position.frame == published.max_frame {
+            if position.checksum != published.frame_checksum {
+                self.gap("the WAL has the same length and other content");
+            }
+            self.batch.sequence = self.batch.sequence.max(sequence);
+            return Ok(());
+        }
+        let before = self.batch.first;
+        self.batch.first = before.or(Some(noticed));
+        let read = self.read_frames(&mut position, published, header.big_endian);
+        match read {
+            Ok(true) => {
+                self.captured = Captured::At(position);
+                self.continues_with = None;
+                self.batch.sequence = sequence;
+            }
+            Ok(false) => self.gap(format!("the WAL is not what was published at frame {}", position.frame + 1)),
+            Err(error) => {
+                // Pages of the half that was read are of real commits, but not of whole ones.
+                self.gap(format!("the WAL could not be read: {error}"));
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds where to go on, proving that it is where the last capture ended (P7).
+    fn resume(&mut self, published: &IndexHeader) -> Result<Option<(Position, WalHeader)>> {
+        let wal = self.wal().ok_or_else(|| Error::bug("no WAL handle"))?;
+        let mut bytes = [0; WAL_HEADER_SIZE as usize];
+        wal.read_at(&mut bytes, 0)?;
+        let header = match WalHeader::parse(&bytes) {
+            Ok(header) if header.salts == published.salts => header,
+            _ => {
+                if wal.has_moved() {
+                    return Err(Error::new(crate::error::Kind::Io, "the WAL was removed or renamed by somebody else"));
+                }
+                self.gap("the WAL's header is not that of the published generation");
+                return Ok(None);
+            }
+        };
+        let start = Position { salts: header.salts, frame: 0, checksum: header.checksum };
+        let position = match self.captured {
+            Captured::Gap => return Ok(None),
+            Captured::Fresh => start,
+            Captured::At(at) if at.salts == published.salts && at.frame > 0 => {
+                if at.frame > published.max_frame || !self.frame_is(&at)? {
+                    self.gap("the frame before the captured position is another one");
+                    return Ok(None);
+                }
+                at
+            }
+            Captured::At(at) if at.salts == published.salts => Position { checksum: header.checksum, ..at },
+            Captured::At(_) if self.continues_with == Some(published.salts) => start,
+            Captured::At(_) => {
+                self.gap("the WAL was restarted unseen");
+                return Ok(None);
+            }
+        };
+        if position.frame == 0 {
+            self.frames.clear();
+            self.batch.after_frame = 0;
+        }
+        Ok(Some((position, header)))
+    }
+
+    /// Whether the frame before the position has its salts and checksum.
+    fn frame_is(&self, at: &Position) -> Result<bool> {
+        let wal = self.wal().ok_or_else(|| Error::bug("no WAL handle"))?;
+        let mut bytes = [0; FRAME_HEADER_SIZE as usize];
+        wal.read_at(&mut bytes, frame_offset(at.frame, self.page_size))?;
+        Ok(FrameHeader::parse(&bytes).is_ok_and(|f| f.salts == at.salts && f.checksum == at.checksum))
+    }
+
+    /// Reads frames up to the published end into the batch; `false` if they are not a chain that ends there.
+    fn read_frames(&mut self, position: &mut Position, published: &IndexHeader, big_endian: bool) -> Result<bool> {
+        let frame_size = FRAME_HEADER_SIZE as usize + self.page_size.bytes();
+        let at_once = (CHUNK / frame_size).max(1);
+        let mut chunk = vec![0; at_once * frame_size];
+        while position.frame < published.max_frame {
+            let count = at_once.min((published.max_frame - position.frame) as usize);
+            let chunk = &mut chunk[..count * frame_size];
+            let wal = self.wal().ok_or_else(|| Error::bug("no WAL handle"))?;
+            if !wal.read_at(chunk, frame_offset(position.frame + 1, self.page_size))? {
+                return Ok(false);
+            }
+            for frame in chunk.chunks_exact(frame_size) {
+                let Some((head, page)) = frame.split_first_chunk() else { return Ok(false) };
+                let Ok(parsed) = FrameHeader::parse(head) else { return Ok(false) };
+                let checksum = position.checksum.update_frame(big_endian, head, page);
+                if parsed.salts != position.salts || parsed.checksum != checksum {
+                    return Ok(false);
+                }
+                position.checksum = checksum;
+                position.frame += 1;
+                let pgno = parsed.pgno.get();
+                self.frames.insert(pgno, position.frame);
+                self.batch.pages.put_frame(pgno, position.frame, page)?;
+                if parsed.commit != 0 {
+                    self.batch.committed(parsed.commit);
+                }
+            }
+        }
+        // P7: nobody restarted the WAL while it was read.
+        let mut bytes = [0; WAL_HEADER_SIZE as usize];
+        self.wal().ok_or_else(|| Error::bug("no WAL handle"))?.read_at(&mut bytes, 0)?;
+        let same = WalHeader::parse(&bytes).is_ok_and(|h| h.salts == published.salts);
+        Ok(same && position.checksum == published.frame_checksum)
+    }
+
+    /// Before the WAL is restarted or deleted, after capture ran to the end: nothing may be only in the WAL (P3).
+    pub(super) fn evacuate(&mut self) -> Result<()> {
+        let wal = self.wal.as_deref();
+        self.batch.pages.evacuate(wal)?;
+        self.batch.restarted = true;
+        if let Some(frozen) = &mut self.frozen {
+            frozen.pages.evacuate(wal)?;
+        }
+        if let Some(image) = &mut self.image {
+            image.evacuate(wal)?;
+        }
+        Ok(())
+    }
+
+    /// A restart ran under its locks: the generation that was captured to its end goes on with these salts.
+    pub(super) fn restarted(&mut self, header: &IndexHeader) {
+        if let (Captured::At(at), 0) = (self.captured, header.max_frame)
+            && at.salts != header.salts
+        {
+            self.continues_with = Some(header.salts);
+        }
+    }
+
+    /// Takes the published WAL as it is for the position, after a gap: reads all of it, and only proves that it is
+    /// whole. What it holds is for the image to compare.
+    pub(super) fn rebase(&mut self, published: Option<&IndexHeader>) -> Result<bool> {
+        self.gap_reason = None;
+        self.frames.clear();
+        self.batch = Batch::new(self.page_size, self.directory.clone(), 0, 0);
+        self.captured = Captured::Fresh;
+        let Some(published) = published.filter(|p| p.max_frame > 0) else {
+            let size = self.database()?.size()?;
+            let pages = u32::try_from(size / u64::from(self.page_size.get())).unwrap_or(u32::MAX);
+            self.batch = Batch::new(self.page_size, self.directory.clone(), pages, 0);
+            return Ok(true);
+        };
+        self.run(published, 0, Instant::now())?;
+        if self.captured == Captured::Gap {
+            return Ok(false);
+        }
+        let commit = self.batch.commit;
+        self.batch = Batch::new(self.page_size, self.directory.clone(), commit, published.max_frame);
+        Ok(true)
+    }
+
+    /// Goes on at a position that a record or an LTX file tells, if the WAL bears it out; the frames before it are read
+    /// for their places. `false`: it does not.
+    pub(super) fn adopt_position(&mut self, position: Position, commit: u32, published: &IndexHeader) -> Result<bool> {
+        if position.salts != published.salts || position.frame > published.max_frame || position.frame == 0 {
+            return Ok(false);
+        }
+        let until = IndexHeader { max_frame: position.frame, frame_checksum: position.checksum, ..*published };
+        if !self.rebase(Some(&until))? {
+            return Ok(false);
+        }
+        self.batch = Batch::new(self.page_size, self.directory.clone(), commit, position.frame);
+        Ok(true)
+    }
+
+    /// Ends the batch and begins the next: the pages that no frame brought are read now (a free page's content is
+    /// whatever SQLite would read: the newest frame of this generation, else the database file).
+    pub(super) fn freeze(&mut self) -> Result<FrozenBatch> {
+        let lock_page = self.page_size.lock_page();
+        let mut page = vec![0; self.page_size.bytes()];
+        for pgno in self.batch.holes(lock_page) {
+            if let Some(frame) = self.frames.get(&pgno) {
+                read_frame(self.wal(), self.page_size, *frame, &mut page)?;
+            } else {
+                let offset = u64::from(pgno - 1) * u64::from(self.page_size.get());
+                self.database()?.read_at(&mut page, offset)?;
+            }
+            self.batch.pages.put(pgno, &page)?;
+        }
+        let commit = self.batch.commit;
+        let end = if let Captured::At(at) = self.captured { at.frame } else { 0 };
+        let next = Batch::new(self.page_size, self.directory.clone(), commit, end);
+        let batch = std::mem::replace(&mut self.batch, next);
+        let pages = batch.pages.page_numbers().into_iter().filter(|p| *p <= commit && *p != lock_page.get()).collect();
+        let frozen = FrozenBatch {
+            commit,
+            pages,
+            captured: self.captured,
+            wal: self.span(batch.after_frame),
+            restarted: batch.restarted,
+            sequence: batch.sequence,
+            first: batch.first,
+        };
+        self.batch.sequence = batch.sequence;
+        self.frozen = Some(batch);
+        Ok(frozen)
+    }
+
+    /// The bookkeeping fields of an LTX file that ends here: `offset + size` is where reading goes on.
+    pub(super) fn span(&self, after_frame: u32) -> WalSpan {
+        match self.captured {
+            Captured::At(at) if at.frame > 0 => {
+                let start = if after_frame < at.frame { after_frame } else { 0 };
+                let offset = frame_offset(start + 1, self.page_size);
+                let end = frame_offset(at.frame + 1, self.page_size);
+                WalSpan { offset, size: end - offset, salt1: at.salts.0, salt2: at.salts.1 }
+            }
+            _ => WalSpan::default(),
+        }
+    }
+
+    /// Reads a page of the frozen batch.
+    pub(super) fn read_frozen(&self, pgno: u32, page: &mut [u8]) -> Result<()> {
+        let frozen = self.frozen.as_ref().ok_or_else(|| lost("the batch"))?;
+        if frozen.pages.read(pgno, self.wal(), page)? { Ok(()) } else { Err(lost("a page of the batch")) }
+    }
+
+    /// The encoding of the frozen batch failed, or it was overtaken by a gap: its pages go back under newer ones.
+    pub(super) fn thaw(&mut self) -> Result<()> {
+        let Some(frozen) = self.frozen.take() else { return Ok(()) };
+        let mut page = vec![0; self.page_size.bytes()];
+        for pgno in frozen.pages.page_numbers() {
+            if pgno <= self.batch.smallest && !self.batch.pages.contains(pgno) {
+                frozen.pages.read(pgno, self.wal(), &mut page)?;
+                self.batch.pages.put(pgno, &page)?;
+            }
+        }
+        self.batch.smallest = self.batch.smallest.min(frozen.smallest);
+        self.batch.restarted |= frozen.restarted;
+        self.batch.first = frozen.first.or(self.batch.first);
+        if !frozen.restarted && !self.batch.restarted {
+            self.batch.after_frame = frozen.after_frame;
+        }
+        Ok(())
+    }
+
+    /// Bytes of the database file are about to change: saves what the image still needs of them (P10).
+    pub(super) fn save_for_image(&mut self, offset: u64, length: u64) -> Result<()> {
+        let Some(image) = &self.image else { return Ok(()) };
+        let endangered = image.endangered(offset, length);
+        if endangered.len() > SAVED_AT_ONCE {
+            return Err(lost("the image"));
+        }
+        let mut page = vec![0; self.page_size.bytes()];
+        for pgno in endangered {
+            let offset = u64::from(pgno - 1) * u64::from(self.page_size.get());
+            self.database()?.read_at(&mut page, offset)?;
+            if let Some(image) = &mut self.image {
+                image.save(pgno, &page)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the next pages of the image with their numbers; how many, 0 at the end.
+    pub(super) fn read_image(&mut self, pages: &mut [(u32, Vec<u8>)]) -> Result<usize> {
+        self.database()?;
+        let database = self.database.as_deref().ok_or_else(|| Error::bug("no database handle"))?;
+        let image = self.image.as_mut().ok_or_else(|| lost("the image"))?;
+        for (read, (number, page)) in pages.iter_mut().enumerate() {
+            match image.next(self.wal.as_deref(), database, page)? {
+                Some(pgno) => *number = pgno,
+                None => return Ok(read),
+            }
+        }
+        Ok(pages.len())
+    }
+
+    /// A place for pages, as a batch has it.
+    pub(super) fn page_store(&self) -> PageStore {
+        PageStore::new(self.page_size, self.directory.clone())
+    }
+}
+
+/// What there is to encode.
+pub(super) struct FrozenBatch {
+    pub(super) commit: u32,
+    /// Ascending.
+    pub(super) pages: Vec<u32>,
+    pub(super) captured: Captured,
+    pub(super) wal: WalSpan,
+    pub(super) restarted: bool,
+    pub(super) sequence: u64,
+    pub(super) first: Option<Instant>,
+}
+
+fn lost(what: &str) -> Error {
+    Error::new(crate::error::Kind::Busy, format!("{what} was overtaken by a gap"))
+}

@@ -1,0 +1,198 @@
+//! A batch becomes the next TXID in the spool.
+//!
+//! The invariant: the newest spool file, the page checksums in memory and the record describe the same state, the one
+//! after `head`. Nothing of them moves before the file is visible in the spool.
+
+use super::capture::{Captured, FrozenBatch};
+use super::primary::Primary;
+use super::spool::{Record, RecordedPosition};
+use super::sums::Sums;
+use crate::error::{Context, Error, Result};
+use crate::ltx::{Encoder, Header, Pgno, Txid, TxidRange, WalSpan, page_checksum};
+use crate::time::Timestamp;
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// Pages read under one hold of the capture lock.
+pub(super) const PAGES_PER_LOCK: usize = 64;
+
+/// A spool file that is not in the store yet.
+#[derive(Clone, Debug)]
+pub(super) struct Staged {
+    pub(super) txid: Txid,
+    pub(super) timestamp: Timestamp,
+    /// The publication up to which it holds everything.
+    pub(super) sequence: u64,
+    /// Rolling checksums before and after it (P21), where they are known.
+    pub(super) rolling: Option<(u64, u64)>,
+}
+
+/// What encoding and shipping keep between steps.
+pub(super) struct Work {
+    pub(super) record: Record,
+    /// The newest TXID there is, in the spool or in the store.
+    pub(super) head: Option<Txid>,
+    /// Of the state after `head`; `None` if it must be found out first.
+    pub(super) sums: Option<Sums>,
+    /// The TXID that the checksum file on disk describes.
+    pub(super) sums_on_disk: Option<Txid>,
+    pub(super) staged: VecDeque<Staged>,
+    pub(super) last_timestamp: Timestamp,
+}
+
+impl Work {
+    /// P22: never before the last one, and by the store's clock.
+    pub(super) fn next_timestamp(&mut self, clock_offset_ms: i64) -> Timestamp {
+        let now = Timestamp(Timestamp::now().0 + clock_offset_ms);
+        self.last_timestamp = now.max(Timestamp(self.last_timestamp.0 + 1));
+        self.last_timestamp
+    }
+}
+
+/// The pages of a file to be made.
+pub(super) struct Content<'a> {
+    pub(super) commit: u32,
+    /// Ascending, without the lock page, none beyond `commit`.
+    pub(super) pages: &'a [u32],
+    pub(super) wal: WalSpan,
+    pub(super) captured: Captured,
+    pub(super) sequence: u64,
+}
+
+impl Primary {
+    /// Makes the batch the next spool file, if there is one. `false`: nothing was committed.
+    pub(super) fn encode_batch(&self, work: &mut Work) -> Result<bool> {
+        let frozen = {
+            let mut capture = self.capture.lock();
+            if capture.batch.is_empty() || capture.captured == Captured::Gap {
+                return Ok(false);
+            }
+            let frozen = capture.freeze()?;
+            if let Err(error) = capture.sync(frozen.restarted) {
+                capture.thaw()?;
+                return Err(error.context("the database could not be synced before shipping (P8)"));
+            }
+            frozen
+        };
+        let FrozenBatch { commit, ref pages, wal, captured, sequence, .. } = frozen;
+        let content = Content { commit, pages, wal, captured, sequence };
+        let outcome = self.stage(work, &content, |numbers, out| {
+            let capture = self.capture.lock();
+            numbers.iter().zip(out).try_for_each(|(pgno, page)| capture.read_frozen(*pgno, page))
+        });
+        let mut capture = self.capture.lock();
+        match outcome {
+            Ok(()) => capture.frozen = None,
+            Err(error) => {
+                capture.thaw()?;
+                return Err(error);
+            }
+        }
+        self.note_encoded(&capture, frozen.first);
+        Ok(true)
+    }
+
+    /// Writes the next TXID into the spool. `read` fills pages by number.
+    pub(super) fn stage(
+        &self,
+        work: &mut Work,
+        content: &Content<'_>,
+        mut read: impl FnMut(&[u32], &mut [Vec<u8>]) -> Result<()>,
+    ) -> Result<()> {
+        let txid = work.head.map_or(Txid::FIRST, Txid::next);
+        let timestamp = work.next_timestamp(self.store.clock_offset_ms());
+        let page_size = self.page_size();
+        let txids = TxidRange::single(txid);
+        let header =
+            Header { page_size, commit: content.commit, txids, timestamp, wal: content.wal, node: self.node, pre_apply: None };
+        let (temporary, file) = self.temporary(txid)?;
+        let mut encoder = Encoder::new(BufWriter::with_capacity(256 << 10, &file), header)?;
+        let mut buffers = vec![vec![0; page_size.bytes()]; PAGES_PER_LOCK];
+        let mut changes = Vec::with_capacity(content.pages.len());
+        for numbers in content.pages.chunks(PAGES_PER_LOCK) {
+            let buffers = &mut buffers[..numbers.len()];
+            read(numbers, buffers)?;
+            for (number, page) in numbers.iter().zip(buffers.iter()) {
+                let pgno = Pgno::new(*number).ok_or_else(|| Error::bug("page 0"))?;
+                encoder.page(pgno, page)?;
+                changes.push((pgno, page_checksum(pgno, page)));
+            }
+        }
+        let (writer, _) = encoder.finish()?;
+        writer.into_inner().map_err(|e| Error::io(temporary.display(), e.error()))?;
+        self.spool.publish(&temporary, &file, txid)?;
+
+        let before = work.sums.as_ref().map(Sums::rolling);
+        if let Some(sums) = &mut work.sums {
+            sums.resize(content.commit);
+            changes.iter().for_each(|(pgno, sum)| sums.set(*pgno, *sum));
+        }
+        let rolling = before.zip(work.sums.as_ref().map(Sums::rolling));
+        work.head = Some(txid);
+        work.staged.push_back(Staged { txid, timestamp, sequence: content.sequence, rolling });
+        self.record(work, content.commit, content.captured)
+    }
+
+    /// Writes the local record of the newest TXID.
+    pub(super) fn record(&self, work: &mut Work, commit: u32, captured: Captured) -> Result<()> {
+        work.record.txid = work.head.map(|t| t.to_string());
+        work.record.commit = commit;
+        work.record.closed = None;
+        work.record.position = match captured {
+            Captured::At(at) => Some(RecordedPosition {
+                salts: (at.salts.0, at.salts.1),
+                frame: at.frame,
+                checksum: (at.checksum.0, at.checksum.1),
+            }),
+            _ => None,
+        };
+        self.spool.write_record(&work.record)
+    }
+
+    fn temporary(&self, txid: Txid) -> Result<(PathBuf, File)> {
+        let path = self.spool.file(txid).with_extension("ltx.tmp");
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(&path);
+        let file = file.with_context(|| path.display().to_string())?;
+        Ok((path, file))
+    }
+
+    /// Writes the checksum file for `head`, so that older spool files are needed no more.
+    pub(super) fn write_sums(&self, work: &mut Work) -> Result<()> {
+        let (Some(sums), Some(head)) = (&work.sums, work.head) else { return Ok(()) };
+        if work.sums_on_disk != Some(head) {
+            sums.write(&self.spool.sums(), head)?;
+            work.sums_on_disk = Some(head);
+        }
+        Ok(())
+    }
+
+    /// Removes spool files that are in the store and that the checksum file does not need (P12). The newest stays:
+    /// Litestream takes its position from it.
+    pub(super) fn prune(&self, work: &mut Work) -> Result<()> {
+        let files = self.spool.files()?;
+        let first_staged = work.staged.front().map(|s| s.txid);
+        let shipped: Vec<_> = files
+            .iter()
+            .filter(|(txid, _)| Some(*txid) != work.head && first_staged.is_none_or(|first| *txid < first))
+            .collect();
+        let bytes: u64 = shipped.iter().map(|(_, size)| size).sum();
+        let allowance = work.sums.as_ref().map_or(0, |s| s.file_size() * 2).max(super::primary::SPOOL_KEPT);
+        if bytes > allowance {
+            self.write_sums(work)?;
+        }
+        for (txid, _) in shipped {
+            if work.sums_on_disk.is_some_and(|on_disk| *txid <= on_disk) {
+                self.spool.remove(*txid)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn note_encoded(&self, capture: &super::capture::Capture, first: Option<Instant>) {
+        let _ = first;
+        self.note_oldest(capture.batch.first);
+    }
+}

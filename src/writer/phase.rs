@@ -1,0 +1,247 @@
+//! What has to be done before batches can be shipped: the first image, healing a gap, or finding the page checksums.
+//! All three read a state of the whole database ([`Image`]); they differ in what they do with its pages.
+
+use super::batch::PageStore;
+use super::capture::{Capture, Captured};
+use super::encode::{Content, PAGES_PER_LOCK, Work};
+use super::image::Image;
+use super::primary::{Phase, Primary};
+use super::ship::UploadWriter;
+use super::sums::Sums;
+use crate::error::{Error, Kind, Result};
+use crate::ltx::{Encoder, Header, Pgno, Txid, TxidRange, WalSpan, page_checksum};
+use crate::store::Put;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// A write to the database file that began before the image said that it reads is over by then.
+const WRITES_END: Duration = Duration::from_millis(10);
+
+/// The state that an image reads.
+struct ImageStart {
+    commit: u32,
+    captured: Captured,
+    wal: WalSpan,
+    sequence: u64,
+}
+
+impl Primary {
+    /// Does what the phase asks for. `false`: it must wait for the next publication.
+    pub(super) fn run_phase(&self) -> Result<bool> {
+        let done = match self.phase() {
+            Phase::Running => Ok(true),
+            Phase::FirstImage => self.first_image(),
+            Phase::Heal => self.heal(),
+            Phase::Scan => self.scan(),
+        };
+        self.image_active.store(false, Ordering::Release);
+        self.capture.lock().image = None;
+        match done {
+            // The state was overtaken by a gap, or by more than an image can save: the next step begins anew.
+            Err(error) if error.kind() == Kind::Busy && !self.is_stopped() => {
+                log::info!("{error}");
+                Ok(true)
+            }
+            done => done,
+        }
+    }
+
+    /// From here on what overwrites pages of the database file saves them first.
+    pub(super) fn watch_writes(&self) {
+        self.image_active.store(true, Ordering::Release);
+        std::thread::sleep(WRITES_END);
+    }
+
+    /// Begins an image of what is published now. `None`: nothing is there to read yet.
+    fn begin_anew(&self) -> Result<Option<ImageStart>> {
+        self.watch_writes();
+        let mut capture = self.capture.lock();
+        let (header, sequence) = self.last_published();
+        if header.is_none() && self.wal_has_content() {
+            return Ok(None);
+        }
+        if !capture.rebase(header.as_ref())? {
+            return Err(Error::new(Kind::Unavailable, "the WAL is not what was published; it is read again"));
+        }
+        capture.batch.sequence = sequence;
+        if capture.batch.commit == 0 {
+            return Ok(None);
+        }
+        Ok(Some(begin(&mut capture)))
+    }
+
+    /// P2: a WAL whose published end is not known is not read.
+    fn wal_has_content(&self) -> bool {
+        let mut name = self.path.clone().into_os_string();
+        name.push("-wal");
+        std::fs::metadata(name).is_ok_and(|m| m.len() > 0)
+    }
+
+    /// Gives every page of the image, ascending.
+    fn read_image(&self, mut each: impl FnMut(Pgno, &[u8]) -> Result<()>) -> Result<()> {
+        let mut pages = vec![(0, vec![0; self.page_size().bytes()]); PAGES_PER_LOCK];
+        loop {
+            if self.is_stopped() {
+                return Err(Error::new(Kind::Interrupted, "stopped"));
+            }
+            let count = self.capture.lock().read_image(&mut pages)?;
+            if count == 0 {
+                return Ok(());
+            }
+            for (number, page) in &pages[..count] {
+                each(Pgno::new(*number).ok_or_else(|| Error::bug("page 0"))?, page)?;
+            }
+        }
+    }
+
+    /// TXID 1: every page, streamed into the store (P10, P17).
+    fn first_image(&self) -> Result<bool> {
+        let listing = self.replica.list()?;
+        if let Some(head) = listing.head() {
+            return self.somebody_was_faster(head);
+        }
+        let Some(start) = self.begin_anew()? else { return Ok(false) };
+        let timestamp = self.with_work(|work| Ok(work.next_timestamp(self.store.clock_offset_ms())))?;
+        let txids = TxidRange::single(Txid::FIRST);
+        let page_size = self.page_size();
+        let header =
+            Header { page_size, commit: start.commit, txids, timestamp, wal: start.wal, node: self.node, pre_apply: None };
+        // An LZ4 block may be a little larger than its page.
+        let expected = u64::from(start.commit) * (u64::from(page_size.get()) * 256 / 255 + 64);
+        let key = self.key(Txid::FIRST);
+        let upload = self.store.upload(&key, &self.metadata(timestamp, None), expected)?;
+        let mut sums = Sums::new(page_size);
+        let mut writer = UploadWriter { upload, error: None };
+        let encoded = (|| {
+            let mut encoder = Encoder::new(std::io::BufWriter::with_capacity(256 << 10, &mut writer), header)?;
+            self.read_image(|pgno, page| {
+                sums.set(pgno, page_checksum(pgno, page));
+                encoder.page(pgno, page)
+            })?;
+            let (buffered, encoded) = encoder.finish()?;
+            buffered.into_inner().map_err(|e| Error::io(&key, e.error()))?;
+            Ok(encoded)
+        })();
+        let encoded = match encoded {
+            Ok(encoded) => encoded,
+            Err(error) => return Err(writer.error.take().unwrap_or(error)),
+        };
+        sums.resize(start.commit);
+        self.capture.lock().sync(true)?;
+        if writer.upload.finish_if_absent()? == Put::Refused
+            && self.stored_header(Txid::FIRST)?.is_none_or(|h| h.node != self.node)
+        {
+            return Err(self.created_by_another(&key, Txid::FIRST));
+        }
+        log::info!("{}: first image, {} bytes", self.path.display(), encoded.size);
+        self.with_work(|work| {
+            work.head = Some(Txid::FIRST);
+            work.sums = Some(sums);
+            self.record(work, start.commit, start.captured)?;
+            self.write_sums(work)
+        })?;
+        self.set_phase(Phase::Running);
+        self.durable(Txid::FIRST, timestamp, start.sequence);
+        Ok(true)
+    }
+
+    /// The replica was empty when this began, and is not any more.
+    fn somebody_was_faster(&self, head: Txid) -> Result<bool> {
+        let ours = self.stored_header(Txid::FIRST)?.is_some_and(|h| h.node == self.node);
+        if head != Txid::FIRST || !ours {
+            return Err(self.created_by_another(&self.key(Txid::FIRST), Txid::FIRST));
+        }
+        // Our own first image, whose answer was lost.
+        self.with_work(|work| {
+            work.head = Some(head);
+            Ok(())
+        })?;
+        self.set_phase(Phase::Heal);
+        Ok(true)
+    }
+
+    /// P12: the pages that differ from the newest TXID become the next one.
+    fn heal(&self) -> Result<bool> {
+        if self.with_work(|work| Ok(work.sums.is_none()))? {
+            let head = self.with_work(|work| work.head.ok_or_else(|| Error::bug("healing before TXID 1")))?;
+            let sums = self.remote_sums(head)?;
+            self.with_work(|work| {
+                work.sums = Some(sums);
+                Ok(())
+            })?;
+        }
+        let Some(start) = self.begin_anew()? else { return Ok(false) };
+        let mut changed = self.capture.lock().page_store();
+        let base = self.with_work(|work| work.sums.clone().ok_or_else(|| Error::bug("no page checksums")))?;
+        self.read_image(|pgno, page| {
+            if base.get(pgno.get()) == page_checksum(pgno, page) { Ok(()) } else { changed.put(pgno.get(), page) }
+        })?;
+        self.capture.lock().sync(true)?;
+        self.with_work(|work| self.stage_changes(work, &start, &changed))?;
+        self.set_phase(Phase::Running);
+        Ok(true)
+    }
+
+    fn stage_changes(&self, work: &mut Work, start: &ImageStart, changed: &PageStore) -> Result<()> {
+        let pages = changed.page_numbers();
+        let commit_before = work.sums.as_ref().map(Sums::commit);
+        log::info!("{}: {} pages differ", self.path.display(), pages.len());
+        if pages.is_empty() && commit_before == Some(start.commit) {
+            return self.record(work, start.commit, start.captured);
+        }
+        let ImageStart { commit, captured, wal, sequence } = *start;
+        let content = Content { commit, pages: &pages, wal, captured, sequence };
+        self.stage(work, &content, |numbers, out| {
+            numbers.iter().zip(out).try_for_each(|(pgno, page)| changed.read(*pgno, None, page).map(|_| ()))
+        })
+    }
+
+    /// The position is proven: the page checksums are those of the database at that position.
+    fn scan(&self) -> Result<bool> {
+        let Some(commit) = self.capture.lock().image.as_ref().map(|i| i.commit) else {
+            self.set_phase(Phase::Heal);
+            return Ok(true);
+        };
+        let sums = self.sums_of_image(commit)?;
+        self.with_work(|work| {
+            work.sums = Some(sums);
+            Ok(())
+        })?;
+        self.set_phase(Phase::Running);
+        Ok(true)
+    }
+
+    fn sums_of_image(&self, commit: u32) -> Result<Sums> {
+        let mut sums = Sums::new(self.page_size());
+        self.read_image(|pgno, page| {
+            sums.set(pgno, page_checksum(pgno, page));
+            Ok(())
+        })?;
+        sums.resize(commit);
+        Ok(sums)
+    }
+
+    /// The page checksums of the database as it is published now.
+    pub(super) fn sums_of_database(&self) -> Result<Sums> {
+        let Some(start) = self.begin_anew()? else { return Ok(Sums::new(self.page_size())) };
+        let sums = self.sums_of_image(start.commit);
+        self.image_active.store(false, Ordering::Release);
+        let mut capture = self.capture.lock();
+        capture.image = None;
+        capture.gap("the database was compared with its replica");
+        sums
+    }
+}
+
+/// Begins an image of the captured state, which is that of the newest TXID while the batch is empty.
+fn begin(capture: &mut Capture) -> ImageStart {
+    let commit = capture.batch.commit;
+    let start = ImageStart { commit, captured: capture.captured, wal: capture.span(0), sequence: capture.batch.sequence };
+    capture.image = Some(Image::new(capture.page_size, commit, capture.frames.clone(), capture.page_store()));
+    start
+}
+
+/// The same, for a scan, which is begun while the position is being proven.
+pub(super) fn begin_scan(capture: &mut Capture) {
+    begin(capture);
+}

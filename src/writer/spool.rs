@@ -1,0 +1,241 @@
+//! The metadata directory, `.<dbfile>-litestream/`: staged LTX files in Litestream's own local layout (`ltx/0/`), the
+//! local record, and the page checksums.
+//!
+//! Litestream takes the newest file of `ltx/0/` for its position, so that one is never removed.
+
+use crate::error::{Context, Error, Kind, Result};
+use crate::ltx::{HEADER_SIZE, Header, Txid, TxidRange};
+use rustix::fs::{FlockOperation, fcntl_lock};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// A number that nobody else has.
+pub(super) fn random() -> Result<u64> {
+    let mut bytes = [0; 8];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(|e| Error::io("getrandom", &e.into()))?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+/// Writes a file in place of the former one: whole or not at all.
+pub(super) fn replace(
+    path: &Path,
+    durable: bool,
+    write: impl FnOnce(&mut File) -> std::io::Result<()>,
+) -> Result<()> {
+    let name = || path.display().to_string();
+    let temporary = path.with_extension("tmp");
+    let mut file = File::create(&temporary).with_context(name)?;
+    write(&mut file).with_context(name)?;
+    if durable {
+        file.sync_all().with_context(name)?;
+    }
+    fs::rename(&temporary, path).with_context(name)
+}
+
+/// What tells that a file is still the one it was (P11).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct FileIdentity {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified_ns: i128,
+    changed_ns: i128,
+}
+
+impl FileIdentity {
+    /// By name, without opening the file.
+    pub(super) fn of(path: &Path) -> Result<Self> {
+        let m = fs::metadata(path).with_context(|| path.display().to_string())?;
+        let ns = |seconds: i64, ns: i64| i128::from(seconds) * 1_000_000_000 + i128::from(ns);
+        Ok(Self {
+            device: m.dev(),
+            inode: m.ino(),
+            size: m.size(),
+            modified_ns: ns(m.mtime(), m.mtime_nsec()),
+            changed_ns: ns(m.ctime(), m.ctime_nsec()),
+        })
+    }
+}
+
+/// A captured position, as the record keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct RecordedPosition {
+    pub(super) salts: (u32, u32),
+    pub(super) frame: u32,
+    pub(super) checksum: (u32, u32),
+}
+
+/// The local record: which replica this directory belongs to, and where capture stood when its newest LTX file was
+/// made. It is not synced: after a power cut it may be old, and then continuity is not proven, which is a gap.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub(super) url: String,
+    /// The node ids of this directory's incarnations, newest last: whose a file in the store is (P25).
+    pub(super) nodes: Vec<u64>,
+    /// The newest LTX file made here; absent before the first.
+    pub(super) txid: Option<String>,
+    pub(super) commit: u32,
+    pub(super) position: Option<RecordedPosition>,
+    /// The database file at the last close, when everything was in it and in the spool (P11).
+    pub(super) closed: Option<FileIdentity>,
+}
+
+/// Node ids that a record remembers.
+const NODES_KEPT: usize = 16;
+
+/// The directory, claimed by this process.
+pub(super) struct Spool {
+    directory: PathBuf,
+    /// Holds the cross-process claim: a POSIX record lock, which a forked child does not inherit (P5).
+    _claim: File,
+}
+
+impl Spool {
+    /// The metadata directory of a database.
+    pub(super) fn directory_of(database: &Path) -> PathBuf {
+        let name = database.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        database.with_file_name(format!(".{name}-litestream"))
+    }
+
+    /// Makes the directory and claims it; another process that replicates the same database is [`Kind::Busy`].
+    pub(super) fn open(database: &Path) -> Result<Self> {
+        let directory = Self::directory_of(database);
+        let levels = directory.join("ltx").join("0");
+        fs::create_dir_all(&levels).with_context(|| levels.display().to_string())?;
+        let path = directory.join("claim");
+        let claim = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+        let claim = claim.with_context(|| path.display().to_string())?;
+        fcntl_lock(&claim, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+            Error::new(
+                Kind::Busy,
+                format!("{} is replicated by another process already: one process ships a database", database.display()),
+            )
+        })?;
+        let spool = Self { directory, _claim: claim };
+        spool.remove_leftovers()?;
+        Ok(spool)
+    }
+
+    fn remove_leftovers(&self) -> Result<()> {
+        for directory in [self.directory.clone(), self.level0()] {
+            for entry in fs::read_dir(&directory).with_context(|| directory.display().to_string())?.flatten() {
+                if entry.path().extension().is_some_and(|e| e == "tmp") {
+                    let _ = fs::remove_file(entry.path());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.directory
+    }
+
+    fn level0(&self) -> PathBuf {
+        self.directory.join("ltx").join("0")
+    }
+
+    /// Where the LTX file of a TXID is, or will be.
+    pub(super) fn file(&self, txid: Txid) -> PathBuf {
+        self.level0().join(TxidRange::single(txid).file_name())
+    }
+
+    /// Where the page checksums are.
+    pub(super) fn sums(&self) -> PathBuf {
+        self.directory.join("checksums")
+    }
+
+    /// The staged files, ascending, with their sizes.
+    pub(super) fn files(&self) -> Result<Vec<(Txid, u64)>> {
+        let level0 = self.level0();
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&level0).with_context(|| level0.display().to_string())? {
+            let entry = entry.with_context(|| level0.display().to_string())?;
+            let name = entry.file_name();
+            if let Some(range) = name.to_str().and_then(TxidRange::parse_file_name)
+                && range.min == range.max
+            {
+                files.push((range.max, entry.metadata().map_or(0, |m| m.len())));
+            }
+        }
+        files.sort_unstable();
+        Ok(files)
+    }
+
+    /// The header of a staged file.
+    pub(super) fn header(&self, txid: Txid) -> Result<Header> {
+        let path = self.file(txid);
+        let mut bytes = [0; HEADER_SIZE];
+        let mut file = File::open(&path).with_context(|| path.display().to_string())?;
+        file.read_exact(&mut bytes).with_context(|| path.display().to_string())?;
+        Header::parse(&bytes).with_context(|| path.display().to_string())
+    }
+
+    /// Makes a staged file visible: as Litestream does, synced, renamed, and the directory synced.
+    pub(super) fn publish(&self, temporary: &Path, file: &File, txid: Txid) -> Result<()> {
+        let path = self.file(txid);
+        let name = || path.display().to_string();
+        file.sync_all().with_context(name)?;
+        fs::rename(temporary, &path).with_context(name)?;
+        self.sync_directory()
+    }
+
+    /// Makes names durable.
+    pub(super) fn sync_directory(&self) -> Result<()> {
+        let level0 = self.level0();
+        File::open(&level0).and_then(|d| d.sync_all()).with_context(|| level0.display().to_string())
+    }
+
+    /// Removes a staged file.
+    pub(super) fn remove(&self, txid: Txid) -> Result<()> {
+        let path = self.file(txid);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path.display(), &e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Forgets everything: the directory belongs to another replica, or to none.
+    pub(super) fn clear(&self) -> Result<()> {
+        for (txid, _) in self.files()? {
+            self.remove(txid)?;
+        }
+        let _ = fs::remove_file(self.sums());
+        let _ = fs::remove_file(self.record_path());
+        Ok(())
+    }
+
+    fn record_path(&self) -> PathBuf {
+        self.directory.join("record")
+    }
+
+    /// The record; `None` if it is absent or damaged.
+    pub(super) fn record(&self) -> Option<Record> {
+        serde_json::from_slice(&fs::read(self.record_path()).ok()?).ok()
+    }
+
+    /// Writes the record in place of the former one.
+    pub(super) fn write_record(&self, record: &Record) -> Result<()> {
+        let text = serde_json::to_vec(record).map_err(Error::bug)?;
+        replace(&self.record_path(), false, |file| std::io::Write::write_all(file, &text))
+    }
+}
+
+impl Record {
+    /// A record for a new incarnation, knowing the former ones.
+    pub(super) fn begin(url: &str, node: u64, former: Option<&Self>) -> Self {
+        let mut nodes = former.filter(|f| f.url == url).map(|f| f.nodes.clone()).unwrap_or_default();
+        nodes.push(node);
+        let surplus = nodes.len().saturating_sub(NODES_KEPT);
+        nodes.drain(..surplus);
+        Self { url: url.to_owned(), nodes, txid: None, commit: 0, position: None, closed: None }
+    }
+
+    pub(super) fn txid(&self) -> Option<Txid> {
+        self.txid.as_deref().and_then(Txid::parse)
+    }
+}
