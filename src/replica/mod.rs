@@ -1,4 +1,4 @@
-//! What a replica is: where its files lie, what it holds, and which of them give a state.
+//! What a replica is: where its files lie, what it holds, which of them give a state, and restoring that state.
 //!
 //! | File | Holds |
 //! |---|---|
@@ -8,22 +8,38 @@
 //! | `plan` | which files give a state |
 //! | `moment` | which files are older than a time |
 //! | `histories` | two histories under one URL are refused (R3) |
+//! | `apply/` | fetches and decodes the files of a plan, newest page wins, into a `PageSink` |
+//! | `attempts` | plans again without files found damaged or gone |
+//! | `restore/` | a plan into a new database file |
+//! | `sums` | the page checksums of a state, without writing it |
+//! | `poll` | the calling thread looks for an interruption while another one works |
 
+mod apply;
+mod attempts;
 mod histories;
 mod layout;
 mod listing;
 mod moment;
 mod plan;
+mod poll;
+mod restore;
+mod sums;
+#[cfg(test)]
+mod tests;
 mod when;
 
+pub use apply::PageSink;
 pub use layout::Layout;
 pub use listing::{FileInfo, Listing};
 pub use plan::{Excluded, Plan};
+pub use restore::{IntegrityCheck, Options, Restored, restore};
+pub use sums::{Sums, page_checksums};
 pub use when::{Target, parse_when};
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::ltx::{HEADER_SIZE, Header, Level};
 use crate::store::Store;
+use apply::Limits;
 use plan::{Goal, choose};
 use std::sync::Arc;
 
@@ -32,13 +48,15 @@ use std::sync::Arc;
 pub struct Replica {
     store: Arc<dyn Store>,
     layout: Layout,
+    limits: Limits,
 }
 
 impl Replica {
     /// The replica at the store's URL, whose scheme decides the layout.
     pub fn new(store: Arc<dyn Store>) -> Self {
         let layout = Layout::of(store.url());
-        Self { store, layout }
+        let limits = Limits::of(store.url());
+        Self { store, layout, limits }
     }
 
     /// Where it lies.
