@@ -17,6 +17,7 @@
 
 pub mod error;
 pub mod ltx;
+pub mod replica;
 pub mod store;
 pub mod time;
 pub mod wal;

@@ -1,0 +1,164 @@
+//! What a replica is: where its files lie, what it holds, which of them give a state, and restoring that state.
+//!
+//! | File | Holds |
+//! |---|---|
+//! | `layout` | keys |
+//! | `listing` | the files of a replica at one moment |
+//! | `when` | what users may write for a state |
+//! | `plan` | which files give a state |
+//! | `moment` | which files are older than a time |
+//! | `histories` | two histories under one URL are refused (R3) |
+//! | `apply/` | fetches and decodes the files of a plan, newest page wins, into a `PageSink` |
+//! | `attempts` | plans again without files found damaged or gone |
+//! | `restore/` | a plan into a new database file |
+//! | `sums` | the page checksums of a state, without writing it |
+//! | `poll` | the calling thread looks for an interruption while another one works |
+
+mod apply;
+mod attempts;
+mod histories;
+mod layout;
+mod listing;
+mod moment;
+mod plan;
+mod poll;
+mod restore;
+mod sums;
+#[cfg(test)]
+mod tests;
+mod when;
+
+pub use apply::PageSink;
+pub use layout::Layout;
+pub use listing::{FileInfo, Listing};
+pub use plan::{Excluded, Plan};
+pub use restore::{IntegrityCheck, Options, Restored, restore};
+pub use sums::{Sums, page_checksums};
+pub use when::{Target, parse_when};
+
+use crate::error::{Context, Error, Kind, Result};
+use crate::ltx::{HEADER_SIZE, Header, Level};
+use crate::store::Store;
+use apply::Limits;
+use plan::{Goal, choose};
+use std::sync::Arc;
+
+/// A replica in a store.
+#[derive(Clone)]
+pub struct Replica {
+    store: Arc<dyn Store>,
+    layout: Layout,
+    limits: Limits,
+}
+
+impl Replica {
+    /// The replica at the store's URL, whose scheme decides the layout.
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        let layout = Layout::of(store.url());
+        let limits = Limits::of(store.url());
+        Self { store, layout, limits }
+    }
+
+    /// Where it lies.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// How its keys are named.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// The URL without credentials, for messages.
+    pub fn url(&self) -> &str {
+        self.store.url()
+    }
+
+    /// The files of all levels. Lower levels are listed first, so that a file that moves up meanwhile is seen twice
+    /// rather than never (R4). Object stores list in order of keys, in one request wave (R5); a directory is read in no
+    /// order, so there each level is listed by itself.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub fn list(&self) -> Result<Listing> {
+        let mut entries = Vec::new();
+        if self.url().starts_with("file://") {
+            for level in Level::all() {
+                entries.extend(self.store.list(&self.layout.level_prefix(level))?);
+            }
+        } else {
+            entries = self.store.list(self.layout.prefix())?;
+        }
+        Ok(Listing::from_entries(self.layout, entries))
+    }
+
+    /// The files that give the target's state.
+    ///
+    /// # Errors
+    /// As [`plan_without`](Self::plan_without).
+    pub fn plan(&self, target: Target) -> Result<Plan> {
+        self.plan_without(target, &Excluded::new())
+    }
+
+    /// The files that give the target's state, without those that are known to be damaged or gone. What is missing
+    /// is believed only after a second listing, since a file may move up between two (R4).
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] if there is nothing, or a gap, or not this TXID; [`Kind::Diverged`] for two histories (R3);
+    /// [`Kind::Invalid`] for a replica of Litestream 0.3; those of the store.
+    pub fn plan_without(&self, target: Target, excluded: &Excluded) -> Result<Plan> {
+        let first = self.list()?;
+        let planned = match self.plan_from(&first, target, excluded) {
+            Err(error) if error.kind() == Kind::NotFound => {
+                let second = self.list()?;
+                if second.is_empty() {
+                    return Err(self.nothing_there()?.context(self.url()));
+                }
+                self.plan_from(&second, target, excluded)
+            }
+            planned => planned,
+        };
+        planned.with_context(|| self.url().to_owned())
+    }
+
+    fn plan_from(&self, listing: &Listing, target: Target, excluded: &Excluded) -> Result<Plan> {
+        let plan = match target {
+            Target::Latest => choose(listing, Goal::Latest, excluded)?,
+            Target::Txid(txid) => choose(listing, Goal::Txid(txid), excluded)?,
+            Target::Before(time) => choose(&moment::before(self, listing, time)?, Goal::Furthest, excluded)
+                .with_context(|| format!("no state before {time} is there"))?,
+        };
+        histories::check(self, listing, &plan)?;
+        Ok(plan)
+    }
+
+    /// Why an empty listing is empty.
+    fn nothing_there(&self) -> Result<Error> {
+        if self.store.list(layout::GENERATIONS_PREFIX)?.is_empty() {
+            return Ok(Error::new(Kind::NotFound, "there is no LTX file: nothing was replicated here"));
+        }
+        Ok(Error::invalid(
+            "this is a replica of Litestream 0.3 (there are generations and no LTX files), which cannot be restored \
+             yet; `litestream restore` 0.5 can",
+        ))
+    }
+
+    /// Reads a file's header, in one ranged GET.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`] if it is none, or that of another file; [`Kind::NotFound`], [`Kind::Conflict`] and the others
+    /// of the store.
+    pub fn header(&self, file: &FileInfo) -> Result<Header> {
+        let bytes = self.store.get_range(&file.key, 0..HEADER_SIZE as u64, file.etag.as_ref())?;
+        parse_header(file, &bytes).with_context(|| file.key.clone())
+    }
+}
+
+/// A header that is the one the file's name promises.
+fn parse_header(file: &FileInfo, bytes: &[u8]) -> Result<Header> {
+    let header = Header::parse(bytes)?;
+    if header.txids == file.txids {
+        return Ok(header);
+    }
+    Err(Error::corrupt(format!("the header says TXIDs {}", header.txids)))
+}
