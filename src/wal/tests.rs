@@ -113,3 +113,23 @@ fn both_byte_orders_are_summed_up() {
     let swapped: Vec<u8> = bytes.chunks(4).flat_map(|w| w.iter().rev().copied()).collect();
     assert_eq!(FrameChecksum::default().update(false, &swapped), FrameChecksum(7, 14));
 }
+
+proptest::proptest! {
+    #[test]
+    fn no_bytes_make_a_parser_panic(mut bytes: [u8; 96], magic: bool) {
+        let _ = IndexHeader::parse_both(&bytes);
+        let _ = IndexHeader::parse(bytes.first_chunk().unwrap());
+        let _ = FrameHeader::parse(bytes.first_chunk().unwrap());
+        let _ = WalHeader::parse(bytes.first_chunk().unwrap());
+        bytes[..8].copy_from_slice(&[0x37, 0x7f, 0x06, 0x82 | u8::from(magic), 0x00, 0x2d, 0xe2, 0x18]);
+        let _ = WalHeader::parse(bytes.first_chunk().unwrap());
+    }
+
+    #[test]
+    fn a_checksum_continues_where_it_was_cut(bytes: [u8; 64], cut in 0..=8usize, big_endian: bool) {
+        let (front, back) = bytes.split_at(cut * 8);
+        let whole = FrameChecksum::default().update(big_endian, &bytes);
+        let parts = FrameChecksum::default().update(big_endian, front).update(big_endian, back);
+        assert_eq!(whole, parts);
+    }
+}

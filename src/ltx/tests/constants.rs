@@ -1,10 +1,7 @@
 //! Values that Litestream's format library has in its own tests.
 
-use crate::ltx::{PageSize, Pgno, Rolling, page_checksum};
-
-fn pgno(n: u32) -> Pgno {
-    Pgno::new(n).unwrap()
-}
+use super::pgno;
+use crate::ltx::{PageSize, Rolling, page_checksum};
 
 #[test]
 fn page_checksum_of_a_page_of_ones() {
