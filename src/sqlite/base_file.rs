@@ -47,7 +47,12 @@ impl BaseFile {
         let mut out = 0;
         // SAFETY: `file` has szOsFile bytes, zeroed; `name` is terminated and outlives the file.
         let rc = unsafe {
-            vfs.open(name.as_ptr().add(4).cast(), file.as_mut_ptr().cast(), (kind | ffi::SQLITE_OPEN_READWRITE) as i32, &mut out)
+            vfs.open(
+                name.as_ptr().add(4).cast(),
+                file.as_mut_ptr().cast(),
+                (kind | ffi::SQLITE_OPEN_READWRITE) as i32,
+                &mut out,
+            )
         };
         let opened = Self { file, _name: name, path: path.to_owned() };
         if rc == ffi::SQLITE_OK as i32 { Ok(opened) } else { Err(opened.error("open", rc)) }

@@ -46,9 +46,8 @@ impl Connection {
     }
 
     /// Whether the host is built with threads.
-    pub fn is_threadsafe() -> bool {
-        // SAFETY: no arguments.
-        unsafe { call!(threadsafe()) != 0 }
+    pub fn is_threadsafe(self) -> Result<bool> {
+        Ok(self.query("SELECT sqlite_compileoption_used('THREADSAFE=0')")? == ["0"])
     }
 
     /// Runs one statement and gives the first column of its rows as text.
@@ -101,20 +100,23 @@ impl Connection {
         }
     }
 
-    /// Puts taps on the schema's open database and WAL files, if they have none (P14). `observer` is asked for only then.
-    pub fn adopt(self, schema: &str, observer: &Arc<dyn Observer>) -> Result<()> {
+    /// Puts taps on the schema's open database and WAL files, if they have none (P14).
+    /// Whether the database file had none.
+    pub fn adopt(self, schema: &str, observer: &Arc<dyn Observer>) -> Result<bool> {
         let database = self.file(schema, ffi::SQLITE_FCNTL_FILE_POINTER)?;
         let wal = self.file(schema, ffi::SQLITE_FCNTL_JOURNAL_POINTER)?;
+        let mut adopted = false;
         for (file, role) in [(database, TapRole::Database), (wal, TapRole::Wal)] {
             // SAFETY: the pointers are this connection's files, which no other thread uses: the call came with the
             // connection's mutex held. A file that is not open has no methods.
             unsafe {
                 if !file.is_null() && !(*file).pMethods.is_null() && !is_tapped(file) {
                     tap(file, role, Arc::clone(observer));
+                    adopted |= role == TapRole::Database;
                 }
             }
         }
-        Ok(())
+        Ok(adopted)
     }
 
     /// The published wal-index header of an adopted schema; `None` without shared memory (P4).

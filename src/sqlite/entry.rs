@@ -2,8 +2,8 @@
 
 use super::api::{self, call};
 use super::connection::Connection;
-use crate::panic::{guard, silence};
 use crate::error::{Error, Result};
+use crate::panic::{guard, silence};
 use sqlite_loadable::entrypoints::register_entrypoint_load_permanently;
 use sqlite3ext_sys as ffi;
 use std::ffi::{c_char, c_int};
@@ -50,7 +50,9 @@ fn check_host(db: Connection) -> Result<()> {
     let table = unsafe { api::text_of(call!(sourceid())) };
     let host = db.query("SELECT sqlite_source_id()")?;
     if host.first() != Some(&table) {
-        return Err(Error::invalid("the API table is not that of this connection's SQLite: two SQLites in one process"));
+        return Err(Error::invalid(
+            "the API table is not that of this connection's SQLite: two SQLites in one process",
+        ));
     }
     Ok(())
 }

@@ -11,15 +11,16 @@ mod api;
 mod base_file;
 mod connection;
 mod entry;
+mod leak;
 mod scalar;
 mod shim;
 mod signals;
 mod table;
 mod tap;
 
-pub use api::log;
 pub use base_file::{BaseFile, FileRole};
 pub use connection::Connection;
+pub use leak::{leak_into, leaked};
 pub use scalar::{Function, Value, define_function};
 pub use shim::{BaseVfs, Shim, install as install_shim};
 pub use signals::block_all_signals;

@@ -1,8 +1,8 @@
 //! Scalar functions: arguments and results as Rust values, errors as messages, panics kept in.
 
 use super::connection::Connection;
-use crate::panic::guard;
 use crate::error::{Error, Result};
+use crate::panic::guard;
 use sqlite_loadable::scalar::{FunctionFlags, define_scalar_function};
 use sqlite_loadable::{api, prelude::*};
 

@@ -2,9 +2,9 @@
 //! taps on databases and their WALs; everything else is the base VFS's.
 
 use super::api::{call, text_of};
-use crate::panic::guard;
 use super::tap::{Observer, TapRole, tap};
 use crate::error::{Error, Result};
+use crate::panic::guard;
 use sqlite3ext_sys as ffi;
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::sync::{Arc, OnceLock};

@@ -1,11 +1,13 @@
 //! Table-valued functions: rows are made when the scan starts, and then stepped through.
 
 use super::connection::Connection;
-use crate::panic::guard;
 use super::scalar::{Value, give, value_of};
 use crate::error::{Error, Result};
-use sqlite_loadable::table::{BestIndexError, ConstraintOperator, IndexInfo, VTab, VTabArguments, VTabCursor, define_table_function};
+use crate::panic::guard;
 use sqlite_loadable::prelude::*;
+use sqlite_loadable::table::{
+    BestIndexError, ConstraintOperator, IndexInfo, VTab, VTabArguments, VTabCursor, define_table_function,
+};
 
 /// A table-valued function.
 pub struct Table {

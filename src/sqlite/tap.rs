@@ -42,7 +42,7 @@ pub trait Observer: Send + Sync {
     /// An exclusive connection, which has no shared memory, has committed (P4).
     fn committed_exclusively(&self);
     /// Bytes of the database are about to be overwritten, as by a checkpoint.
-    fn database_write(&self, offset: u64, length: usize);
+    fn database_write(&self, offset: u64, length: u64);
     /// The shared memory is being given up by the database's last connection.
     fn last_close(&self);
     /// A connection is about to close the database file, still under its locks.
@@ -136,6 +136,7 @@ pub(super) unsafe fn tap(file: *mut ffi::sqlite3_file, role: TapRole, observer: 
     match role {
         TapRole::Database => {
             methods.xWrite = Some(x_write_database);
+            methods.xTruncate = Some(x_truncate_database);
             methods.xFileControl = Some(x_file_control);
             // A method that the base lacks stays absent: its absence is how SQLite learns what the file can do.
             methods.xShmMap = methods.xShmMap.map(|_| x_shm_map as _);
@@ -244,10 +245,24 @@ unsafe extern "C" fn x_write_database(file: *mut ffi::sqlite3_file, data: *const
     unsafe {
         let tap = Tap::of(file);
         if tap.observer.is_active() {
-            let _ = guard(|| tap.observer.database_write(at as u64, n as usize));
+            let _ = guard(|| tap.observer.database_write(at as u64, n as u64));
         }
         match tap.base().xWrite {
             Some(write) => write(file, data, n, at),
+            None => ffi::SQLITE_IOERR as c_int,
+        }
+    }
+}
+
+unsafe extern "C" fn x_truncate_database(file: *mut ffi::sqlite3_file, size: i64) -> c_int {
+    // SAFETY: called by SQLite on a tapped file.
+    unsafe {
+        let tap = Tap::of(file);
+        if tap.observer.is_active() {
+            let _ = guard(|| tap.observer.database_write(size as u64, u64::MAX));
+        }
+        match tap.base().xTruncate {
+            Some(truncate) => truncate(file, size),
             None => ffi::SQLITE_IOERR as c_int,
         }
     }

@@ -53,10 +53,6 @@ impl PageStore {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.places.is_empty()
-    }
-
     pub(super) fn contains(&self, pgno: u32) -> bool {
         self.places.contains_key(&pgno)
     }
@@ -77,13 +73,6 @@ impl PageStore {
                 self.places.insert(pgno, Place::Frame(frame));
                 Ok(())
             }
-        }
-    }
-
-    /// Remembers where a page is in the WAL, without a copy.
-    pub(super) fn put_place(&mut self, pgno: u32, frame: u32) {
-        if let Some(Place::Slot(slot)) = self.places.insert(pgno, Place::Frame(frame)) {
-            self.free.push(slot);
         }
     }
 

@@ -106,8 +106,15 @@ impl Primary {
         let timestamp = work.next_timestamp(self.store.clock_offset_ms());
         let page_size = self.page_size();
         let txids = TxidRange::single(txid);
-        let header =
-            Header { page_size, commit: content.commit, txids, timestamp, wal: content.wal, node: self.node, pre_apply: None };
+        let header = Header {
+            page_size,
+            commit: content.commit,
+            txids,
+            timestamp,
+            wal: content.wal,
+            node: self.node,
+            pre_apply: None,
+        };
         let (temporary, file) = self.temporary(txid)?;
         let mut encoder = Encoder::new(BufWriter::with_capacity(256 << 10, &file), header)?;
         let mut buffers = vec![vec![0; page_size.bytes()]; PAGES_PER_LOCK];

@@ -32,4 +32,4 @@ mod start;
 mod sums;
 
 pub use files::{DatabaseFile, Files};
-pub use primary::{Parts, Pools, Primary, State, Status};
+pub use primary::{Parts, Pools, Primary, Status};

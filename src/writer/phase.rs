@@ -104,8 +104,15 @@ impl Primary {
         let timestamp = self.with_work(|work| Ok(work.next_timestamp(self.store.clock_offset_ms())))?;
         let txids = TxidRange::single(Txid::FIRST);
         let page_size = self.page_size();
-        let header =
-            Header { page_size, commit: start.commit, txids, timestamp, wal: start.wal, node: self.node, pre_apply: None };
+        let header = Header {
+            page_size,
+            commit: start.commit,
+            txids,
+            timestamp,
+            wal: start.wal,
+            node: self.node,
+            pre_apply: None,
+        };
         // An LZ4 block may be a little larger than its page.
         let expected = u64::from(start.commit) * (u64::from(page_size.get()) * 256 / 255 + 64);
         let key = self.key(Txid::FIRST);
@@ -236,7 +243,8 @@ impl Primary {
 /// Begins an image of the captured state, which is that of the newest TXID while the batch is empty.
 fn begin(capture: &mut Capture) -> ImageStart {
     let commit = capture.batch.commit;
-    let start = ImageStart { commit, captured: capture.captured, wal: capture.span(0), sequence: capture.batch.sequence };
+    let start =
+        ImageStart { commit, captured: capture.captured, wal: capture.span(0), sequence: capture.batch.sequence };
     capture.image = Some(Image::new(capture.page_size, commit, capture.frames.clone(), capture.page_store()));
     start
 }

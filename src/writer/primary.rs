@@ -16,7 +16,7 @@ use crate::store::{Counters, Store};
 use crate::time::Timestamp;
 use crate::wal::IndexHeader;
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -97,7 +97,6 @@ struct Progress {
 
 /// A row of `litestream_status`.
 #[derive(Clone, Debug)]
-#[expect(missing_docs, reason = "the columns of litestream_status")]
 pub struct Status {
     pub path: String,
     pub url: String,
@@ -161,7 +160,6 @@ impl Pools {
 }
 
 /// What a primary is made of.
-#[expect(missing_docs, reason = "each is what its type says")]
 pub struct Parts {
     pub path: PathBuf,
     pub store: Arc<dyn Store>,
@@ -226,7 +224,8 @@ impl Primary {
             let mut progress = primary.progress.lock();
             progress.phase = start.phase;
             progress.txid = start.work.head;
-            progress.durable = start.work.head.filter(|_| start.work.staged.is_empty()).map(|t| (t, start.work.last_timestamp));
+            progress.durable =
+                start.work.head.filter(|_| start.work.staged.is_empty()).map(|t| (t, start.work.last_timestamp));
             progress.state = if away { State::Retrying } else { State::Starting };
         }
         start.work.record.nodes.dedup();
@@ -240,11 +239,6 @@ impl Primary {
     /// The URL without credentials.
     pub fn url(&self) -> &str {
         self.store.url()
-    }
-
-    /// The database.
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 
     pub(super) fn page_size(&self) -> PageSize {
@@ -297,6 +291,14 @@ impl Primary {
     fn gap_pending(&self, reason: &str) {
         log::warn!("{}: {reason}", self.path.display());
         self.fail_visibly(&Error::new(Kind::Timeout, format!("{reason}; what differs is found and shipped")));
+    }
+
+    /// An exclusive connection begins a new generation of the WAL over the one that ended at `ended` (P3, P4).
+    pub fn header_write(self: &Arc<Self>, ended: &IndexHeader, salts: crate::wal::Salts) {
+        if ended.salts != salts {
+            self.barrier(Some(ended));
+            self.restarted(&IndexHeader { salts, max_frame: 0, ..*ended });
+        }
     }
 
     /// The restart that the barrier was for has run, under its locks.

@@ -21,11 +21,7 @@ pub(super) fn random() -> Result<u64> {
 }
 
 /// Writes a file in place of the former one: whole or not at all.
-pub(super) fn replace(
-    path: &Path,
-    durable: bool,
-    write: impl FnOnce(&mut File) -> std::io::Result<()>,
-) -> Result<()> {
+pub(super) fn replace(path: &Path, durable: bool, write: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<()> {
     let name = || path.display().to_string();
     let temporary = path.with_extension("tmp");
     let mut file = File::create(&temporary).with_context(name)?;
@@ -112,7 +108,10 @@ impl Spool {
         fcntl_lock(&claim, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
             Error::new(
                 Kind::Busy,
-                format!("{} is replicated by another process already: one process ships a database", database.display()),
+                format!(
+                    "{} is replicated by another process already: one process ships a database",
+                    database.display()
+                ),
             )
         })?;
         let spool = Self { directory, _claim: claim };

@@ -223,7 +223,8 @@ impl Primary {
         }
         let Some((head_bytes, page)) = bytes.split_first_chunk() else { return Ok(None) };
         let Ok(parsed) = FrameHeader::parse(head_bytes) else { return Ok(None) };
-        let same = parsed.salts == salts && self.staged_sums(head)?.get(&parsed.pgno) == Some(&page_checksum(parsed.pgno, page));
+        let same = parsed.salts == salts
+            && self.staged_sums(head)?.get(&parsed.pgno) == Some(&page_checksum(parsed.pgno, page));
         Ok(same.then_some(Position { salts, frame, checksum: parsed.checksum }))
     }
 
@@ -241,13 +242,7 @@ impl Primary {
     }
 
     /// No local record ties the database to the replica: it may go on only if it is what the replica holds.
-    fn compare(
-        &self,
-        former: Option<Record>,
-        local: Option<Txid>,
-        remote: Txid,
-        listing: &Listing,
-    ) -> Result<Start> {
+    fn compare(&self, former: Option<Record>, local: Option<Txid>, remote: Txid, listing: &Listing) -> Result<Start> {
         let mut work = self.work_at(former, remote, listing);
         let theirs = self.remote_sums(remote)?;
         let ours = self.sums_of_database()?;

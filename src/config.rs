@@ -1,0 +1,154 @@
+//! What users can set, as validated values. Options are JSON; an unknown key is an error that lists the known ones.
+
+use crate::error::{Error, Result};
+use serde_json::{Map, Value};
+use std::time::Duration;
+
+/// How long `litestream_sync()` waits without an argument.
+pub const SYNC_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The options of a primary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// At most one object per this span (P23). Default 1 s.
+    pub sync_interval: Duration,
+    /// How long closing the last connection waits for what is not shipped. Default 10 s.
+    pub close_timeout: Duration,
+    /// How long SQLite's restart of the WAL may wait for capture (P5). Default 500 ms.
+    pub barrier_timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            sync_interval: Duration::from_secs(1),
+            close_timeout: Duration::from_secs(10),
+            barrier_timeout: Duration::from_millis(500),
+        }
+    }
+}
+
+impl Options {
+    /// The longest span that is taken; more is a mistyped unit.
+    const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+    /// From JSON text such as `{"sync_interval":"500ms"}`; empty text is no options.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`](crate::error::Kind::Invalid): no JSON object, an unknown key, or a value out of bounds.
+    pub fn parse(text: &str) -> Result<Self> {
+        let mut options = Self::default();
+        for (key, value) in object(text)? {
+            let place = match key.as_str() {
+                "sync_interval" => &mut options.sync_interval,
+                "close_timeout" => &mut options.close_timeout,
+                "barrier_timeout" => &mut options.barrier_timeout,
+                _ => return Err(unknown(&key, "sync_interval, close_timeout, barrier_timeout")),
+            };
+            let text = value.as_str().ok_or_else(|| not_a(&key, "a duration such as '500ms'", &value))?;
+            *place = duration(text).map_err(|e| e.context(format!("option {key}")))?;
+        }
+        Ok(options)
+    }
+}
+
+/// The options of a restore.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RestoreOptions {
+    /// Replaces an existing database.
+    pub force: bool,
+    /// Writes nothing.
+    pub dry_run: bool,
+    /// Runs PRAGMA integrity_check before the file takes its name.
+    pub integrity_check: bool,
+}
+
+impl RestoreOptions {
+    /// From JSON text such as `{"force":true}`.
+    ///
+    /// # Errors
+    /// As [`Options::parse`].
+    pub fn parse(text: &str) -> Result<Self> {
+        let mut options = Self::default();
+        for (key, value) in object(text)? {
+            let place = match key.as_str() {
+                "force" => &mut options.force,
+                "dry_run" => &mut options.dry_run,
+                "integrity_check" => &mut options.integrity_check,
+                _ => return Err(unknown(&key, "force, dry_run, integrity_check")),
+            };
+            *place = value.as_bool().ok_or_else(|| not_a(&key, "true or false", &value))?;
+        }
+        Ok(options)
+    }
+}
+
+/// A duration: '500ms', '30s', '5m', '24h'.
+pub fn duration(text: &str) -> Result<Duration> {
+    let wrong = || Error::invalid(format!("'{text}' is not a duration: write '500ms', '30s', '5m' or '24h'"));
+    let text_ = text.trim();
+    let unit_at = text_.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+    let (number, unit) = text_.split_at(unit_at);
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let unit_ms = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(wrong()),
+    };
+    let span = Duration::from_millis(number.saturating_mul(unit_ms));
+    if span > Options::LONGEST {
+        return Err(Error::invalid(format!("'{text}' is longer than 24h")));
+    }
+    Ok(span)
+}
+
+fn object(text: &str) -> Result<Map<String, Value>> {
+    if text.trim().is_empty() {
+        return Ok(Map::new());
+    }
+    match serde_json::from_str(text) {
+        Ok(Value::Object(map)) => Ok(map),
+        Ok(_) => Err(Error::invalid(format!("options are a JSON object, as in {{\"key\":\"value\"}}, not {text}"))),
+        Err(error) => Err(Error::invalid(format!("options are not JSON: {error}"))),
+    }
+}
+
+fn unknown(key: &str, known: &str) -> Error {
+    Error::invalid(format!("unknown option '{key}'; known are: {known}"))
+}
+
+fn not_a(key: &str, wanted: &str, value: &Value) -> Error {
+    Error::invalid(format!("option {key} is {wanted}, not {value}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_read_and_others_refused() {
+        let options = Options::parse(r#"{"sync_interval":"250ms"}"#).unwrap();
+        assert_eq!(options.sync_interval, Duration::from_millis(250));
+        assert_eq!(Options::parse("").unwrap(), Options::default());
+        for (text, says) in [
+            (r#"{"sync":1}"#, "unknown option 'sync'; known are: sync_interval"),
+            (r#"{"sync_interval":1}"#, "a duration such as"),
+            (r#"{"sync_interval":"1"}"#, "'1' is not a duration"),
+            (r#"{"sync_interval":"99h"}"#, "longer than 24h"),
+            ("[1]", "JSON object"),
+            ("{", "not JSON"),
+        ] {
+            let message = Options::parse(text).unwrap_err().to_string();
+            assert!(message.contains(says), "{text}: {message}");
+        }
+    }
+
+    #[test]
+    fn restore_options_are_read_and_others_refused() {
+        assert!(RestoreOptions::parse(r#"{"force":true}"#).unwrap().force);
+        assert!(RestoreOptions::parse(r#"{"force":"yes"}"#).is_err());
+        assert!(RestoreOptions::parse(r#"{"fource":true}"#).unwrap_err().to_string().contains("force, dry_run"));
+    }
+}

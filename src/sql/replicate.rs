@@ -1,0 +1,66 @@
+//! `litestream_replicate(url)`, `(path, url)`, `(path, url, options)`.
+
+use super::functions::wrong;
+use crate::config::Options;
+use crate::error::{Context, Error, Result};
+use crate::ltx::Txid;
+use crate::sqlite::{Connection, Value};
+use crate::store::{self, Store};
+use crate::vfs::primary;
+use std::sync::Arc;
+
+pub(super) fn replicate(connection: Connection, arguments: &[Value]) -> Result<Value> {
+    let (path, url, options) = match arguments {
+        [url] => (&Value::Null, url, &Value::Null),
+        [path, url] => (path, url, &Value::Null),
+        [path, url, options] => (path, url, options),
+        _ => return Err(Error::bug("litestream_replicate with another number of arguments")),
+    };
+    let Value::Text(url) = url else { return Err(wrong("litestream_replicate", "a URL", url)) };
+    let options = match options {
+        Value::Null => Options::default(),
+        Value::Text(text) => Options::parse(text).context("litestream_replicate")?,
+        other => return Err(wrong("litestream_replicate", "options as JSON text", other)),
+    };
+    if !connection.is_threadsafe()? {
+        return Err(Error::invalid("this SQLite was built without threads, which replication needs"));
+    }
+    let store = store::open(url)?;
+    let primary = match path {
+        Value::Null => of_schema(connection, "main", store, options)?,
+        Value::Text(path) => of_path(connection, path, store, options)?,
+        other => return Err(wrong("litestream_replicate", "a path or NULL", other)),
+    };
+    Ok(Value::Text(primary.unwrap_or(Txid::FIRST).to_string()))
+}
+
+/// A database that this connection has open under a name.
+fn of_schema(connection: Connection, schema: &str, store: Arc<dyn Store>, options: Options) -> Result<Option<Txid>> {
+    let path = connection.file_name(schema);
+    if path.is_empty() {
+        return Err(Error::invalid(format!(
+            "the database '{schema}' of this connection is in memory or temporary: only a database in a file can be \
+             replicated"
+        )));
+    }
+    if connection.is_read_only(schema) {
+        return Err(Error::invalid(format!("{path} is opened read-only: replicate it where it is written to")));
+    }
+    if connection.in_transaction() {
+        return Err(Error::invalid(
+            "litestream_replicate cannot run inside a transaction, since it may have to set WAL mode: COMMIT first",
+        ));
+    }
+    Ok(primary::replicate(connection, schema, &path, store, options)?.txid())
+}
+
+/// A database by its path: through this connection if it has it open, else through one of our own.
+fn of_path(connection: Connection, path: &str, store: Arc<dyn Store>, options: Options) -> Result<Option<Txid>> {
+    let path = primary::full_path(path)?;
+    for schema in connection.schemas()? {
+        if connection.file_name(&schema) == path {
+            return of_schema(connection, &schema, store, options);
+        }
+    }
+    Connection::with_own(&path, |own| of_schema(own, "main", store, options))
+}

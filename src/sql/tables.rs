@@ -1,0 +1,115 @@
+//! The table-valued functions.
+
+use super::functions::wrong;
+use crate::error::{Error, Result};
+use crate::replica::Replica;
+use crate::sqlite::{Table, Value};
+use crate::store;
+use crate::vfs::primary;
+use crate::writer::Status;
+
+/// `litestream_status`: a row per database of this process. Later columns are added at the end.
+pub(super) const STATUS: Table = Table {
+    name: "litestream_status",
+    columns: &[
+        "path TEXT",
+        "url TEXT",
+        "role TEXT",
+        "state TEXT",
+        "txid TEXT",
+        "durable_txid TEXT",
+        "lag_seconds REAL",
+        "data_age_seconds REAL",
+        "spool_bytes INTEGER",
+        "spool_files INTEGER",
+        "lease_owner TEXT",
+        "lease_generation INTEGER",
+        "lease_seconds_left REAL",
+        "last_error TEXT",
+        "last_error_at TEXT",
+        "requests_get INTEGER",
+        "requests_put INTEGER",
+        "requests_list INTEGER",
+        "requests_head INTEGER",
+        "requests_delete INTEGER",
+        "bytes_in INTEGER",
+        "bytes_out INTEGER",
+        "cache_hits INTEGER",
+        "cache_misses INTEGER",
+        "pages_prefetched INTEGER",
+        "pages_prefetch_used INTEGER",
+    ],
+    argument: None,
+    rows: |_| Ok(primary::statuses().iter().map(status_row).collect()),
+};
+
+fn status_row(status: &Status) -> Vec<Value> {
+    let text = |text: &str| Value::Text(text.to_owned());
+    let count = |n: u64| Value::Integer(i64::try_from(n).unwrap_or(i64::MAX));
+    let counters = &status.counters;
+    let (last_error, last_error_at) = match &status.last_error {
+        Some((error, at)) => (Value::Text(error.to_string()), Value::Text(at.to_string())),
+        None => (Value::Null, Value::Null),
+    };
+    vec![
+        text(&status.path),
+        text(&status.url),
+        text("primary"),
+        text(status.state.name()),
+        status.txid.map(|t| t.to_string()).into(),
+        status.durable.map(|(t, _)| t.to_string()).into(),
+        Value::Real(status.lag.as_secs_f64()),
+        // Of a replica only: a primary's data is its own.
+        Value::Null,
+        count(status.spool_bytes),
+        count(status.spool_files),
+        // Leases are not there yet.
+        Value::Null,
+        Value::Null,
+        Value::Null,
+        last_error,
+        last_error_at,
+        count(counters.get),
+        count(counters.put),
+        count(counters.list),
+        count(counters.head),
+        count(counters.delete),
+        count(counters.bytes_in),
+        count(counters.bytes_out),
+        // Of replicas only.
+        Value::Null,
+        Value::Null,
+        Value::Null,
+        Value::Null,
+    ]
+}
+
+/// `litestream_files(url)`: the LTX files of a replica.
+pub(super) const FILES: Table = Table {
+    name: "litestream_files",
+    columns: &["level INTEGER", "min_txid TEXT", "max_txid TEXT", "size INTEGER", "created_at TEXT", "key TEXT"],
+    argument: Some("url"),
+    rows: files,
+};
+
+fn files(url: Option<&Value>) -> Result<Vec<Vec<Value>>> {
+    let Some(Value::Text(url)) = url else {
+        return Err(url.map_or_else(|| Error::bug("no URL"), |u| wrong("litestream_files", "a URL", u)));
+    };
+    let replica = Replica::new(store::open(url)?);
+    let listing = replica.list()?;
+    Ok(listing
+        .files()
+        .iter()
+        .map(|file| {
+            vec![
+                Value::Integer(i64::from(file.level.get())),
+                Value::Text(file.txids.min.to_string()),
+                Value::Text(file.txids.max.to_string()),
+                Value::Integer(i64::try_from(file.size).unwrap_or(i64::MAX)),
+                Value::Text(file.created_at.to_string()),
+                Value::Text(file.key.clone()),
+            ]
+        })
+        .collect())
+}

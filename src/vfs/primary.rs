@@ -1,0 +1,371 @@
+//! The databases that are open in this process, which of them are replicated, and what their taps tell.
+
+use crate::config::Options;
+use crate::error::{Error, Kind, Result};
+use crate::ltx::PageSize;
+use crate::sqlite::{
+    BaseFile, BaseVfs, Connection, FileRole, Observer, PragmaAnswer, Shim, WalIndexHeader, block_all_signals,
+    install_shim,
+};
+use crate::store::Store;
+use crate::wal::{FrameHeader, IndexHeader, Salts, WAL_HEADER_SIZE};
+use crate::writer::{DatabaseFile, Files, Parts, Pools, Primary, Status};
+use parking_lot::{Mutex, RwLock};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+static BASE: OnceLock<BaseVfs> = OnceLock::new();
+
+/// What belongs to one process. A forked child has copies of the parent's locks, in whatever state they were, and none
+/// of its threads: it never touches them and begins with its own.
+struct Process {
+    pid: u32,
+    databases: Mutex<BTreeMap<String, Arc<Database>>>,
+    pools: Pools,
+}
+
+static PROCESS: AtomicPtr<Process> = AtomicPtr::new(std::ptr::null_mut());
+
+fn process() -> &'static Process {
+    let pid = std::process::id();
+    // A leaked box is a reference that lives as long as the process, kept where a forked child can tell its age.
+    let current = crate::sqlite::leaked(&PROCESS);
+    match current {
+        Some(process) if process.pid == pid => process,
+        _ => crate::sqlite::leak_into(
+            &PROCESS,
+            Process { pid, databases: Mutex::default(), pools: Pools::new(block_all_signals) },
+        ),
+    }
+}
+
+/// One database file, by its full path, from its first open on.
+struct Database {
+    path: String,
+    pid: u32,
+    connections: AtomicUsize,
+    active: AtomicBool,
+    primary: RwLock<Option<Arc<Primary>>>,
+    /// P4: the last commit frame that was written to the WAL, for a connection without shared memory.
+    exclusive: Mutex<Exclusive>,
+}
+
+#[derive(Default)]
+struct Exclusive {
+    page_size: Option<PageSize>,
+    big_endian: bool,
+    salts: Salts,
+    last_commit: Option<(u32, FrameHeader)>,
+}
+
+impl Database {
+    /// The primary, unless this is a forked child: it never ships.
+    fn primary(&self) -> Option<Arc<Primary>> {
+        if self.pid != std::process::id() {
+            return None;
+        }
+        self.primary.read().clone()
+    }
+
+    fn set_primary(&self, primary: Option<Arc<Primary>>) {
+        self.active.store(primary.is_some(), Ordering::Release);
+        *self.primary.write() = primary;
+    }
+
+    /// The published end of a WAL that only an exclusive connection uses.
+    fn exclusive_header(&self) -> Option<IndexHeader> {
+        let exclusive = self.exclusive.lock();
+        let (frame, header) = exclusive.last_commit?;
+        Some(IndexHeader {
+            change: 0,
+            big_endian_checksum: exclusive.big_endian,
+            page_size: exclusive.page_size?,
+            max_frame: frame,
+            page_count: header.commit,
+            frame_checksum: header.checksum,
+            salts: exclusive.salts,
+        })
+    }
+}
+
+impl Observer for Database {
+    fn is_active(&self) -> bool {
+        self.active.load(Ordering::Acquire)
+    }
+
+    fn published(&self, header: &WalIndexHeader) {
+        if let (Some(primary), Some(header)) = (self.primary(), IndexHeader::parse(header)) {
+            primary.published(&header);
+        }
+    }
+
+    fn barrier(&self, header: Option<&WalIndexHeader>) {
+        if let Some(primary) = self.primary() {
+            primary.barrier(header.and_then(IndexHeader::parse).or_else(|| self.exclusive_header()).as_ref());
+        }
+    }
+
+    fn restarted(&self, header: &WalIndexHeader) {
+        if let (Some(primary), Some(header)) = (self.primary(), IndexHeader::parse(header)) {
+            primary.restarted(&header);
+        }
+    }
+
+    fn wal_write(&self, offset: u64, bytes: &[u8]) {
+        let mut exclusive = self.exclusive.lock();
+        if offset == 0 && bytes.len() as u64 == WAL_HEADER_SIZE {
+            drop(exclusive);
+            self.wal_header_write(bytes);
+            return;
+        }
+        let (Ok(bytes), Some(page_size)) = (<&[u8; 24]>::try_from(bytes), exclusive.page_size) else { return };
+        let frame_size = 24 + u64::from(page_size.get());
+        let is_frame = offset >= WAL_HEADER_SIZE && (offset - WAL_HEADER_SIZE).is_multiple_of(frame_size);
+        if let (true, Ok(header)) = (is_frame, FrameHeader::parse(bytes))
+            && header.commit != 0
+        {
+            let frame = u32::try_from((offset - WAL_HEADER_SIZE) / frame_size + 1).unwrap_or(u32::MAX);
+            exclusive.last_commit = Some((frame, header));
+        }
+    }
+
+    fn committed_exclusively(&self) {
+        if let (Some(primary), Some(header)) = (self.primary(), self.exclusive_header()) {
+            primary.published(&header);
+        }
+    }
+
+    fn database_write(&self, offset: u64, length: u64) {
+        if let Some(primary) = self.primary() {
+            primary.database_write(offset, length);
+        }
+    }
+
+    fn last_close(&self) {
+        if let Some(primary) = self.primary() {
+            primary.last_close();
+        }
+    }
+
+    fn closing(&self) {
+        if let Some(primary) = self.primary() {
+            primary.closing();
+        }
+    }
+
+    fn closed(&self) {
+        if self.connections.fetch_sub(1, Ordering::AcqRel) == 1
+            && let Some(primary) = self.primary()
+        {
+            primary.all_closed();
+        }
+    }
+
+    fn pragma(&self, name: &str, argument: Option<&str>) -> PragmaAnswer {
+        let Some(primary) = self.primary() else { return PragmaAnswer::Forward };
+        match (name.to_ascii_lowercase().as_str(), argument) {
+            ("journal_mode", Some(mode)) if !mode.eq_ignore_ascii_case("wal") => PragmaAnswer::Refuse(format!(
+                "journal_mode={mode} is refused while {} is replicated: replication needs the WAL; \
+                 SELECT litestream_stop() first",
+                self.path
+            )),
+            ("litestream_sync", _) => match primary.sync(crate::config::SYNC_TIMEOUT, &|| false) {
+                Ok(txid) => PragmaAnswer::Row(txid.map(|t| t.to_string())),
+                Err(error) => PragmaAnswer::Refuse(error.to_string()),
+            },
+            _ => PragmaAnswer::Forward,
+        }
+    }
+}
+
+impl Database {
+    /// A WAL header is written: the generation of a connection that is exclusive ends here (P3, P4). In normal mode the
+    /// barrier at the restart's locks has run already, and this finds nothing.
+    fn wal_header_write(&self, bytes: &[u8]) {
+        let ended = self.exclusive_header();
+        let Some(header) = bytes.first_chunk().and_then(|b| crate::wal::WalHeader::parse(b).ok()) else { return };
+        let had_shared_memory = self.connections.load(Ordering::Acquire) != 1;
+        if let (Some(primary), Some(ended), false) = (self.primary(), &ended, had_shared_memory) {
+            primary.header_write(ended, header.salts);
+        }
+        *self.exclusive.lock() = Exclusive {
+            page_size: Some(header.page_size),
+            big_endian: header.big_endian,
+            salts: header.salts,
+            last_commit: None,
+        };
+    }
+}
+
+/// Opens the files of a database through the base VFS.
+struct BaseFiles {
+    vfs: BaseVfs,
+    path: String,
+}
+
+impl Files for BaseFiles {
+    fn open_database(&self) -> Result<Box<dyn DatabaseFile>> {
+        Ok(Box::new(BaseFile::open(self.vfs, &self.path, FileRole::Database)?))
+    }
+    fn open_wal(&self) -> Result<Box<dyn DatabaseFile>> {
+        Ok(Box::new(BaseFile::open(self.vfs, &format!("{}-wal", self.path), FileRole::Wal)?))
+    }
+}
+
+impl DatabaseFile for BaseFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<bool> {
+        Self::read_at(self, buffer, offset)
+    }
+    fn size(&self) -> Result<u64> {
+        Self::size(self)
+    }
+    fn sync(&self) -> Result<()> {
+        Self::sync(self)
+    }
+    fn has_moved(&self) -> bool {
+        Self::has_moved(self)
+    }
+}
+
+struct PrimaryShim;
+
+impl Shim for PrimaryShim {
+    fn database_opened(&self, path: &str) -> Option<Arc<dyn Observer>> {
+        let database = database(path);
+        if database.connections.fetch_add(1, Ordering::AcqRel) == 0
+            && let Some(primary) = database.primary()
+        {
+            primary.reopened();
+        }
+        Some(database)
+    }
+
+    fn wal_opened(&self, path: &str) -> Option<Arc<dyn Observer>> {
+        let database = database(path);
+        if let Some(primary) = database.primary() {
+            primary.wal_opened();
+        }
+        Some(database)
+    }
+}
+
+/// The entry of a database; made when it is first opened.
+fn database(path: &str) -> Arc<Database> {
+    let process = process();
+    let mut databases = process.databases.lock();
+    let database = databases.entry(path.to_owned()).or_insert_with(|| {
+        Arc::new(Database {
+            path: path.to_owned(),
+            pid: process.pid,
+            connections: AtomicUsize::new(0),
+            active: AtomicBool::new(false),
+            primary: RwLock::new(None),
+            exclusive: Mutex::default(),
+        })
+    });
+    Arc::clone(database)
+}
+
+/// Registers the shim as the host's default VFS.
+pub fn install() -> Result<()> {
+    let base = install_shim(Arc::new(PrimaryShim))?;
+    let _ = BASE.set(base);
+    Ok(())
+}
+
+fn base() -> Result<BaseVfs> {
+    BASE.get().copied().ok_or_else(|| Error::bug("the shim is not installed"))
+}
+
+/// The full path of what a user wrote.
+pub fn full_path(path: &str) -> Result<String> {
+    base()?.full_path(path)
+}
+
+/// Whether a connection of this process has the database open.
+pub fn is_open(path: &str) -> bool {
+    process().databases.lock().get(path).is_some_and(|d| d.connections.load(Ordering::Acquire) > 0)
+}
+
+/// The primary of a database, if it has one.
+pub fn find(path: &str) -> Option<Arc<Primary>> {
+    let database = process().databases.lock().get(path).cloned()?;
+    database.primary()
+}
+
+/// A row of `litestream_status` for each primary, by path.
+pub fn statuses() -> Vec<Status> {
+    let primaries: Vec<_> = process().databases.lock().values().filter_map(|d| d.primary()).collect();
+    primaries.iter().map(|p| p.status()).collect()
+}
+
+/// Stops a primary and forgets it.
+pub fn stop(path: &str, cancelled: &dyn Fn() -> bool) -> Result<Option<crate::ltx::Txid>> {
+    let database = process().databases.lock().get(path).cloned();
+    let Some((database, primary)) = database.and_then(|d| d.primary().map(|p| (d, p))) else {
+        return Err(Error::new(Kind::NotFound, format!("{path} is not replicated by this process")));
+    };
+    let outcome = primary.stop(cancelled);
+    database.set_primary(None);
+    outcome
+}
+
+/// Starts replicating a schema of an open connection, which is adopted if it was opened before the shim (P14).
+pub fn replicate(
+    connection: Connection,
+    schema: &str,
+    path: &str,
+    store: Arc<dyn Store>,
+    options: Options,
+) -> Result<Arc<Primary>> {
+    let database = database(path);
+    if let Some(primary) = database.primary() {
+        if primary.url() == store.url() {
+            return Ok(primary);
+        }
+        return Err(Error::new(
+            Kind::Busy,
+            format!("{path} is replicated to {} already: SELECT litestream_stop() first", primary.url()),
+        ));
+    }
+    let mode = connection.query(&format!("PRAGMA {}.journal_mode=WAL", quoted(schema)))?;
+    if mode != ["wal"] {
+        let mode = mode.join(" ");
+        return Err(Error::invalid(format!("{path} cannot be set to WAL mode (its journal_mode stays '{mode}')")));
+    }
+    // Reading opens the WAL and recovers it if need be (P2).
+    connection.query(&format!("SELECT count(*) FROM {}.sqlite_schema", quoted(schema)))?;
+    let observer: Arc<dyn Observer> = Arc::clone(&database) as Arc<dyn Observer>;
+    let adopted = connection.adopt(schema, &observer)?;
+    if adopted {
+        database.connections.fetch_add(1, Ordering::AcqRel);
+    }
+    let page_size = connection.query(&format!("PRAGMA {}.page_size", quoted(schema)))?;
+    let page_size =
+        page_size.first().and_then(|s| s.parse().ok()).map_or(Err(Error::bug("no page size")), PageSize::new)?;
+    let published = match connection.wal_index_header(schema)? {
+        Some(header) => IndexHeader::parse(&header),
+        None => {
+            // P4: without shared memory nothing tells the published end; after this it is the database file.
+            connection.query(&format!("PRAGMA {}.wal_checkpoint(TRUNCATE)", quoted(schema)))?;
+            None
+        }
+    };
+    let files = Arc::new(BaseFiles { vfs: base()?, path: path.to_owned() });
+    let pools = process().pools.clone();
+    let parts = Parts { path: PathBuf::from(path), store, files, options, page_size, published, pools };
+    let primary = Primary::start_new(parts)?;
+    database.set_primary(Some(Arc::clone(&primary)));
+    // Commits of other connections between the header above and the tap being active.
+    if let Some(header) = connection.wal_index_header(schema)?.and_then(|h| IndexHeader::parse(&h)) {
+        primary.published(&header);
+    }
+    Ok(primary)
+}
+
+/// A name in SQL.
+pub fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
