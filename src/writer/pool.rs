@@ -115,7 +115,7 @@ mod tests {
         let now = Instant::now();
         for (delay, name) in [(30, "c"), (20, "b"), (0, "a")] {
             let send = send.clone();
-            pool.run_at(now + Duration::from_millis(delay), move || drop(send.send(name)));
+            pool.run_at(now + Duration::from_millis(delay), move || send.send(name).unwrap());
         }
         let order: Vec<_> = receive.iter().take(3).collect();
         assert_eq!(order, ["a", "b", "c"]);
@@ -127,7 +127,7 @@ mod tests {
         let (send, receive) = mpsc::channel();
         for n in 0..50 {
             let send = send.clone();
-            pool.run_at(Instant::now(), move || drop(send.send((n, std::thread::current().id()))));
+            pool.run_at(Instant::now(), move || send.send((n, std::thread::current().id())).unwrap());
         }
         let threads: std::collections::HashSet<_> = receive.iter().take(50).map(|(_, thread)| thread).collect();
         assert!(threads.len() <= 2);

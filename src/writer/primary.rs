@@ -28,6 +28,8 @@ const FOLLOW_INTERVAL: Duration = Duration::from_millis(2);
 /// After a failure the next attempt waits this long at first, and at most.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_MOST: Duration = Duration::from_secs(30);
+/// How long stopping waits for the step that ships.
+const STEP_ENDS: Duration = Duration::from_secs(5);
 /// A wait looks this often whether it was interrupted.
 const INTERRUPT_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -668,7 +670,7 @@ impl Primary {
         self.progress.lock().state = State::Stopped;
         self.progressed.notify_all();
         // The step that may still be running ends before the directory can be claimed anew.
-        let _ = self.shipping.try_lock_for(Duration::from_secs(5));
+        drop(self.shipping.try_lock_for(STEP_ENDS));
         outcome
     }
 
