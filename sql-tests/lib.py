@@ -258,24 +258,28 @@ class S3Replica:
 
 
 class S3Server:
-    """One of the servers of stores/objstore.sh, with a bucket; stopped when the process ends."""
+    """One of the servers of stores/objstore.sh, with a bucket. Started here, and stopped when the process ends; or one
+    that another process started, whose URL is given."""
     SCRIPT = ROOT / "sql-tests" / "stores" / "objstore.sh"
     bucket = "litestream-tests"
 
-    def __init__(self, name):
-        self.name = name
-        subprocess.run([self.SCRIPT, "install", name], check=True, stdin=subprocess.DEVNULL)
-        out = subprocess.run([self.SCRIPT, "start", name], check=True, stdout=subprocess.PIPE, text=True,
-                             stdin=subprocess.DEVNULL)
-        atexit.register(subprocess.run, [self.SCRIPT, "stop", name])
-        self.url = out.stdout.split()[-1]
-        self.request("-X", "PUT", path=f"/{self.bucket}")
+    def __init__(self, name, url=None):
+        self.name, self.url = name, url
+        if url is None:
+            self.run("install")
+            atexit.register(self.run, "stop")
+            self.url = self.run("start").split()[-1]
+            self.request("-X", "PUT", path=f"/{self.bucket}")
+
+    def run(self, verb):
+        return subprocess.run([self.SCRIPT, verb, self.name], check=True, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, text=True).stdout
 
     def request(self, *arguments, path):
         """A signed request by curl; its body."""
         done = subprocess.run(
-            ["curl", "-sS", "--fail-with-body", "--aws-sigv4", f"aws:amz:{REGION}:s3", "--user", f"{ACCESS_KEY}:{SECRET_KEY}",
-             *arguments, self.url + path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=clean_environment())
+            ["curl", "-sS", "--fail-with-body", "--aws-sigv4", f"aws:amz:{REGION}:s3",
+             "--user", f"{ACCESS_KEY}:{SECRET_KEY}", *arguments, self.url + path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=clean_environment())
         check(done.returncode == 0, self.name, path, done.stderr.decode(), done.stdout.decode(errors="replace"))
         return done.stdout
 
