@@ -159,7 +159,7 @@ def signals_reach_the_host_alone(scratch):
 
 
 CASES = {name: value for name, value in list(globals().items())
-         if callable(value) and value.__module__ == __name__ and "scratch" in value.__code__.co_varnames[:1]}
+         if callable(value) and value.__module__ == __name__ and value.__code__.co_varnames[:value.__code__.co_argcount] == ("scratch",)}
 
 
 def replicate(db, scratch, name):
