@@ -1,0 +1,199 @@
+"""The cases. Each is named after what the host may rely on."""
+import os
+import pathlib
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+
+import lib
+
+HERE = pathlib.Path(__file__).resolve().parent
+
+
+def a_process_without_a_replicated_database_has_no_thread_of_ours(scratch):
+    lib.connect(":memory:", load=True).close()
+    db = lib.connect(scratch / "plain.db")
+    db.execute("PRAGMA journal_mode = WAL").fetchall()
+    db.execute("CREATE TABLE t(a)")
+    lib.check(thread_count() == 1, thread_count(), "threads")
+    replicate(db, scratch, "plain.db")
+    lib.check(thread_count() > 1, "replicating, yet no thread")
+    db.close()
+
+
+def databases_in_one_process_do_not_mix(scratch):
+    """State that is global across databases (litestream#1513): parallel writers, and each restores to itself."""
+    lib.connect(":memory:", load=True).close()
+    names, failures = [f"{n}.db" for n in range(4)], []
+
+    def work(name):
+        try:
+            db = lib.connect(scratch / name, page_size=[512, 1024, 4096, 65536][int(name[0])])
+            replicate(db, scratch, name)
+            db.execute("CREATE TABLE t(a, b)")
+            for number in range(100):
+                db.execute("INSERT INTO t VALUES (?, randomblob(500))", (f"{name} {number}",))
+            lib.check(lib.scalar(db, "SELECT litestream_sync()") == lib.scalar(db, "SELECT litestream_txid()"), "another TXID")
+            db.close()
+        except BaseException as error:
+            failures.append(error)
+
+    run_threads([threading.Thread(target=work, args=[name]) for name in names])
+    if failures:
+        raise failures[0]
+    for name in names:
+        restored = restore(scratch, name)
+        lib.assert_same_database((scratch / name).read_bytes(), restored.read_bytes(), name)
+
+
+def connections_of_other_threads_are_replicated(scratch):
+    lib.connect(":memory:", load=True).close()
+    first = lib.connect(scratch / "app.db")
+    replicate(first, scratch, "app.db")
+    first.execute("CREATE TABLE t(a)")
+
+    def work(number):
+        db = lib.connect(scratch / "app.db")
+        for _ in range(50):
+            db.execute("INSERT INTO t VALUES (?)", (number,))
+        db.close()
+
+    run_threads([threading.Thread(target=work, args=[number]) for number in range(4)])
+    first.execute("SELECT litestream_sync()").fetchall()
+    db = sqlite3.connect(restore(scratch, "app.db"))
+    lib.check(db.execute("SELECT a, count(*) FROM t GROUP BY a").fetchall() == [(n, 50) for n in range(4)], "rows are missing")
+
+
+def a_forked_child_never_hangs_never_ships_and_the_parent_goes_on(scratch):
+    lib.connect(":memory:", load=True).close()
+    db = lib.connect(scratch / "app.db")
+    replicate(db, scratch, "app.db")
+    db.execute("CREATE TABLE t(a)")
+    db.execute("SELECT litestream_sync()").fetchall()
+    before = lib.FileReplica(scratch / "app.db-replica").objects()
+    child = os.fork()
+    if child == 0:
+        # SQLite forbids the use of the inherited connection; what a child may do is open others, and leave.
+        own = lib.connect(scratch / "child.db")
+        own.execute("CREATE TABLE t(a)")
+        own.close()
+        lib.connect(":memory:").execute("SELECT count(*) FROM litestream_status").fetchall()
+        sys.exit(0)  # with the handlers that a normal exit runs
+    lib.check(wait_for(child, 20) == 0, "the child hangs, or failed")
+    lib.check(lib.FileReplica(scratch / "app.db-replica").objects().keys() == before.keys(), "the child shipped")
+    db.execute("INSERT INTO t VALUES ('parent')")
+    db.execute("SELECT litestream_sync()").fetchall()
+    db.close()
+    restored = restore(scratch, "app.db")
+    lib.assert_same_database((scratch / "app.db").read_bytes(), restored.read_bytes(), "after the fork")
+
+
+def another_process_with_the_extension_writes_too(scratch):
+    """It has no URL; what it commits is in the replica all the same once the primary has seen it."""
+    lib.connect(":memory:", load=True).close()
+    db = lib.connect(scratch / "app.db")
+    replicate(db, scratch, "app.db")
+    db.execute("CREATE TABLE t(a)")
+    db.execute("SELECT litestream_sync()").fetchall()
+    script = f"import sys; sys.path[:0] = [{str(HERE.parent)!r}]; import lib; lib.connect(':memory:', load=True).close();" \
+             f"db = lib.connect({str(scratch / 'app.db')!r}); db.execute('INSERT INTO t VALUES (2)'); db.close()"
+    subprocess.run([sys.executable, "-c", script], check=True)
+    db.execute("INSERT INTO t VALUES (1)")
+    db.execute("SELECT litestream_sync()").fetchall()
+    db.close()
+    restored = sqlite3.connect(restore(scratch, "app.db"))
+    lib.check(sorted(restored.execute("SELECT a FROM t")) == [(1,), (2,)], "rows are missing")
+
+
+def nothing_is_written_to_the_hosts_streams(scratch):
+    """Also not when the store fails."""
+    script = f"""
+import sys; sys.path[:0] = [{str(HERE.parent)!r}]; import lib
+db = lib.connect({str(scratch / 'app.db')!r}, load=True)
+db.execute("SELECT litestream_replicate('file://{scratch}/replica')").fetchall()
+db.execute("CREATE TABLE t(a)"); db.execute("SELECT litestream_sync()").fetchall()
+import os; os.rename({str(scratch / 'replica')!r}, {str(scratch / 'away')!r}); open({str(scratch / 'replica')!r}, 'w').close()
+db.execute("INSERT INTO t VALUES (1)")
+lib.error_of(db, "SELECT litestream_sync(0.3)")
+lib.error_of(db, "SELECT litestream_restore('s3://b/p?endpoint=http://127.0.0.1:9', 'x.db')")
+os._exit(0)
+"""
+    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    lib.check(done.returncode == 0 and done.stdout == "", done.returncode, done.stdout)
+
+
+def an_interrupt_ends_a_wait(scratch):
+    lib.connect(":memory:", load=True).close()
+    db = lib.connect(scratch / "app.db")
+    replicate(db, scratch, "app.db")
+    db.execute("CREATE TABLE t(a)")
+    db.execute("SELECT litestream_sync()").fetchall()
+    os.rename(scratch / "app.db-replica", scratch / "away")
+    (scratch / "app.db-replica").touch()
+    db.execute("INSERT INTO t VALUES (1)")
+    timer = threading.Timer(0.5, db.interrupt)
+    timer.start()
+    started = time.monotonic()
+    message = lib.error_of(db, "SELECT litestream_sync(60)")
+    lib.check(time.monotonic() - started < 10 and "interrupt" in message.lower(), time.monotonic() - started, "s:", message)
+
+
+def signals_reach_the_host_alone(scratch):
+    """Our threads block all signals, so that a handler runs where the host expects it."""
+    lib.connect(":memory:", load=True).close()
+    db = lib.connect(scratch / "app.db")
+    replicate(db, scratch, "app.db")
+    tasks = pathlib.Path("/proc/self/task")
+    if not tasks.exists():
+        return
+    for task in tasks.iterdir():
+        if int(task.name) != os.getpid():
+            status = dict(line.split(":\t", 1) for line in (task / "status").read_text().splitlines() if ":\t" in line)
+            blocked = int(status["SigBlk"], 16)
+            lib.check(blocked >> (signal.SIGTERM - 1) & 1 and blocked >> (signal.SIGINT - 1) & 1,
+                      f"the thread {status['Name']} takes signals: {status['SigBlk']}")
+    db.close()
+
+
+CASES = {name: value for name, value in list(globals().items())
+         if callable(value) and value.__module__ == __name__ and value.__code__.co_varnames[:value.__code__.co_argcount] == ("scratch",)}
+
+
+def replicate(db, scratch, name):
+    lib.scalar(db, "SELECT litestream_replicate(?)", f"file://{scratch}/{name}-replica")
+
+
+def restore(scratch, name):
+    path = scratch / f"restored-{name}"
+    db = lib.connect(":memory:")
+    db.execute("SELECT litestream_restore(?, ?)", (f"file://{scratch}/{name}-replica", str(path)))
+    db.close()
+    lib.assert_intact(path)
+    return path
+
+
+def run_threads(threads):
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def thread_count():
+    tasks = pathlib.Path("/proc/self/task")
+    return len(list(tasks.iterdir())) if tasks.exists() else 1
+
+
+def wait_for(child, seconds):
+    """Its exit status; None, and it is killed, when it does not end."""
+    for _ in range(int(seconds * 50)):
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return status
+        time.sleep(0.02)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return None
