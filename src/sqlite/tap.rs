@@ -32,15 +32,19 @@ pub trait Observer: Send + Sync {
     /// Whether anything is to be told. Asked first, on every call: one atomic load.
     fn is_active(&self) -> bool;
     /// The WAL write lock is being given back, or an exclusive connection has committed: what is published (P1, P4).
-    fn published(&self, header: &WalIndexHeader);
+    /// Told under the lock, so in the order of commits. Whether it is news with content, for which `wake` is to be
+    /// called once the lock is given back.
+    fn published(&self, header: &WalIndexHeader) -> bool;
+    /// There is something to capture.
+    fn wake(&self);
     /// WAL content is about to be destroyed: all that is published must be captured before this returns (P3).
     fn barrier(&self, header: Option<&WalIndexHeader>);
     /// The exclusive read locks of a restart are being given back: the header as the restart left it.
     fn restarted(&self, header: &WalIndexHeader);
     /// Bytes are about to be written to the WAL.
     fn wal_write(&self, offset: u64, bytes: &[u8]);
-    /// An exclusive connection, which has no shared memory, has committed (P4).
-    fn committed_exclusively(&self);
+    /// An exclusive connection, which has no shared memory, has committed (P4). As `published`.
+    fn committed_exclusively(&self) -> bool;
     /// Bytes of the database are about to be overwritten, as by a checkpoint.
     fn database_write(&self, offset: u64, length: u64);
     /// The shared memory is being given up by the database's last connection.
@@ -61,8 +65,8 @@ struct Tap {
     observer: Arc<dyn Observer>,
     /// The first region of the wal-index while it is mapped. Only the connection's own thread touches it (P1).
     shm: *const u8,
-    /// The connection took the write lock since its last COMMIT_PHASETWO: publication is seen at the unlock.
-    took_write_lock: bool,
+    /// A commit was told at the unlock of the write lock, and its COMMIT_PHASETWO is still to come.
+    told_at_unlock: bool,
     /// It holds the read locks of a restart (P3 a).
     holds_restart_locks: bool,
     role: TapRole,
@@ -150,7 +154,7 @@ pub(super) unsafe fn tap(file: *mut ffi::sqlite3_file, role: TapRole, observer: 
         base,
         observer,
         shm: std::ptr::null(),
-        took_write_lock: false,
+        told_at_unlock: false,
         holds_restart_locks: false,
         role,
     });
@@ -321,24 +325,28 @@ unsafe extern "C" fn x_shm_lock(file: *mut ffi::sqlite3_file, offset: c_int, n: 
         // SAFETY: forwarded as it came.
         let rc = unsafe { lock(file, offset, n, flags) };
         if rc == 0 {
-            tap.took_write_lock |= offset == WRITE_LOCK;
             tap.holds_restart_locks |= is_restart;
         }
         return rc;
     }
     debug_assert!(flags & SHM_UNLOCK != 0);
-    // P1: copied before forwarding; told after it, so that nobody waits for us. The unlock's own result is ignored by
-    // SQLite and so says nothing.
+    // P1: copied and told before forwarding, so that no later commit is told first; a thread is woken after it, so that
+    // nobody waits for that. The unlock's own result is ignored by SQLite and so says nothing.
     let publishes = offset == WRITE_LOCK;
     let restarts = is_restart && std::mem::take(&mut tap.holds_restart_locks);
     let header = if active && (publishes || restarts) { tap.header() } else { None };
     if let (true, Some(header)) = (restarts, &header) {
         let _ = guard(|| tap.observer.restarted(header));
     }
+    let mut news = false;
+    if let (true, Some(header)) = (publishes, &header) {
+        news = guard(|| tap.observer.published(header)).unwrap_or(false);
+        tap.told_at_unlock = news;
+    }
     // SAFETY: forwarded as it came.
     let rc = unsafe { lock(file, offset, n, flags) };
-    if let (true, Some(header)) = (publishes, &header) {
-        let _ = guard(|| tap.observer.published(header));
+    if news {
+        let _ = guard(|| tap.observer.wake());
     }
     rc
 }
@@ -368,13 +376,19 @@ unsafe extern "C" fn x_file_control(file: *mut ffi::sqlite3_file, op: c_int, arg
         let tap = Tap::of(file);
         match op as u32 {
             ffi::SQLITE_FCNTL_COMMIT_PHASETWO => {
-                let locked = std::mem::take(&mut tap.took_write_lock);
-                if !locked && tap.observer.is_active() {
-                    // P4: the locks were not used, so the connection is exclusive, and the header is its own.
+                let told = std::mem::take(&mut tap.told_at_unlock);
+                if !told && tap.observer.is_active() {
+                    // P4: the locks were not used, so the connection is exclusive, and the header is its own. (Or
+                    // nothing was written, and the header is no news.)
                     let header = tap.header();
-                    let _ = guard(|| match &header {
-                        Some(header) => tap.observer.published(header),
-                        None => tap.observer.committed_exclusively(),
+                    let _ = guard(|| {
+                        let news = match &header {
+                            Some(header) => tap.observer.published(header),
+                            None => tap.observer.committed_exclusively(),
+                        };
+                        if news {
+                            tap.observer.wake();
+                        }
                     });
                 }
             }

@@ -95,9 +95,16 @@ impl Observer for Database {
         self.active.load(Ordering::Acquire)
     }
 
-    fn published(&self, header: &WalIndexHeader) {
-        if let (Some(primary), Some(header)) = (self.primary(), IndexHeader::parse(header)) {
-            primary.published(&header);
+    fn published(&self, header: &WalIndexHeader) -> bool {
+        match (self.primary(), IndexHeader::parse(header)) {
+            (Some(primary), Some(header)) => primary.published(&header),
+            _ => false,
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(primary) = self.primary() {
+            primary.wake();
         }
     }
 
@@ -131,9 +138,10 @@ impl Observer for Database {
         }
     }
 
-    fn committed_exclusively(&self) {
-        if let (Some(primary), Some(header)) = (self.primary(), self.exclusive_header()) {
-            primary.published(&header);
+    fn committed_exclusively(&self) -> bool {
+        match (self.primary(), self.exclusive_header()) {
+            (Some(primary), Some(header)) => primary.published(&header),
+            _ => false,
         }
     }
 
@@ -181,14 +189,11 @@ impl Observer for Database {
 }
 
 impl Database {
-    /// A WAL header is written: the generation of a connection that is exclusive ends here (P3, P4). In normal mode the
-    /// barrier at the restart's locks has run already, and this finds nothing.
+    /// A WAL header is written: a new generation begins.
     fn wal_header_write(&self, bytes: &[u8]) {
-        let ended = self.exclusive_header();
         let Some(header) = bytes.first_chunk().and_then(|b| crate::wal::WalHeader::parse(b).ok()) else { return };
-        let had_shared_memory = self.connections.load(Ordering::Acquire) != 1;
-        if let (Some(primary), Some(ended), false) = (self.primary(), &ended, had_shared_memory) {
-            primary.header_write(ended, header.salts);
+        if let Some(primary) = self.primary() {
+            primary.header_write(header.salts);
         }
         *self.exclusive.lock() = Exclusive {
             page_size: Some(header.page_size),
@@ -321,10 +326,9 @@ pub fn replicate(
     options: Options,
 ) -> Result<Arc<Primary>> {
     let database = database(path);
-    if let Some(primary) = database.primary() {
-        if primary.url() == store.url() {
-            return Ok(primary);
-        }
+    if let Some(primary) = database.primary()
+        && primary.url() != store.url()
+    {
         return Err(Error::new(
             Kind::Busy,
             format!("{path} is replicated to {} already: SELECT litestream_stop() first", primary.url()),
@@ -342,27 +346,43 @@ pub fn replicate(
     if adopted {
         database.connections.fetch_add(1, Ordering::AcqRel);
     }
-    let page_size = connection.query(&format!("PRAGMA {}.page_size", quoted(schema)))?;
-    let page_size =
-        page_size.first().and_then(|s| s.parse().ok()).map_or(Err(Error::bug("no page size")), PageSize::new)?;
-    let published = match connection.wal_index_header(schema)? {
-        Some(header) => IndexHeader::parse(&header),
+    let primary = match database.primary() {
+        Some(primary) => primary,
         None => {
-            // P4: without shared memory nothing tells the published end; after this it is the database file.
-            connection.query(&format!("PRAGMA {}.wal_checkpoint(TRUNCATE)", quoted(schema)))?;
-            None
+            let primary = start(connection, schema, path, store, options)?;
+            database.set_primary(Some(Arc::clone(&primary)));
+            primary
         }
     };
-    let files = Arc::new(BaseFiles { vfs: base()?, path: path.to_owned() });
-    let pools = process().pools.clone();
-    let parts = Parts { path: PathBuf::from(path), store, files, options, page_size, published, pools };
-    let primary = Primary::start_new(parts)?;
-    database.set_primary(Some(Arc::clone(&primary)));
-    // Commits of other connections between the header above and the tap being active.
-    if let Some(header) = connection.wal_index_header(schema)?.and_then(|h| IndexHeader::parse(&h)) {
+    // What was committed before the tap was active, or by a connection that is adopted only now.
+    if let Some(header) = published_header(connection, schema)? {
         primary.published(&header);
+        primary.wake();
     }
     Ok(primary)
+}
+
+fn start(
+    connection: Connection,
+    schema: &str,
+    path: &str,
+    store: Arc<dyn Store>,
+    options: Options,
+) -> Result<Arc<Primary>> {
+    let size = connection.query(&format!("PRAGMA {}.page_size", quoted(schema)))?;
+    let page_size = PageSize::new(size.first().and_then(|s| s.parse().ok()).unwrap_or(0))?;
+    let published = published_header(connection, schema)?;
+    if published.is_none() {
+        // P4: without shared memory nothing tells the published end; after this it is the database file.
+        connection.query(&format!("PRAGMA {}.wal_checkpoint(TRUNCATE)", quoted(schema)))?;
+    }
+    let files = Arc::new(BaseFiles { vfs: base()?, path: path.to_owned() });
+    let pools = process().pools.clone();
+    Primary::start_new(Parts { path: PathBuf::from(path), store, files, options, page_size, published, pools })
+}
+
+fn published_header(connection: Connection, schema: &str) -> Result<Option<IndexHeader>> {
+    Ok(connection.wal_index_header(schema)?.and_then(|h| IndexHeader::parse(&h)))
 }
 
 /// A name in SQL.

@@ -135,6 +135,7 @@ impl Capture {
     pub(super) fn gap(&mut self, reason: impl Into<String>) {
         let reason = reason.into();
         log::warn!("gap: {reason}");
+        eprintln!("GAP {reason} captured={:?} cont={:?}", self.captured, self.continues_with);
         self.gap_reason = Some(reason);
         self.captured = Captured::Gap;
         self.continues_with = None;
@@ -251,10 +252,7 @@ impl Capture {
             for frame in chunk.chunks_exact(frame_size) {
                 let Some((head, page)) = frame.split_first_chunk() else { return Ok(false) };
                 let Ok(parsed) = FrameHeader::parse(head) else { return Ok(false) };
-                let checksum = position.checksum.update_frame(big_endian, head, page);
-                if parsed.salts != position.salts || parsed.checksum != checksum {
-                    return Ok(false);
-                }
+                let Some(checksum) = follows(position, &parsed, big_endian, head, page) else { return Ok(false) };
                 position.checksum = checksum;
                 position.frame += 1;
                 let pgno = parsed.pgno.get();
@@ -295,9 +293,17 @@ impl Capture {
         }
     }
 
+    /// The generation that follows a witnessed restart has other salts than the restart gave it.
+    pub(super) fn salts_drawn(&mut self, salts: Salts) {
+        if self.continues_with.is_some() {
+            self.continues_with = Some(salts);
+        }
+    }
+
     /// Takes the published WAL as it is for the position, after a gap: reads all of it, and only proves that it is
     /// whole. What it holds is for the image to compare.
     pub(super) fn rebase(&mut self, published: Option<&IndexHeader>) -> Result<bool> {
+        eprintln!("REBASE {published:?}");
         self.gap_reason = None;
         self.frames.clear();
         self.batch = Batch::new(self.page_size, self.directory.clone(), 0, 0);
@@ -438,6 +444,27 @@ impl Capture {
     pub(super) fn page_store(&self) -> PageStore {
         PageStore::new(self.page_size, self.directory.clone())
     }
+}
+
+/// The running checksum after a frame, if it is the one that follows the position.
+///
+/// SQLite before 3.47 may publish a frame whose salts and checksum are zeros: it writes them so after it has rewritten an
+/// earlier frame of the transaction, to be mended at the commit, and forgets some of them if a savepoint is rolled back
+/// in between (`iReCksum` is not taken back with `mxFrame`). The frame after it is summed up from those zeros. The page
+/// is committed and is read by everybody, so it is taken; the frames around it are still checked, and so is the end.
+fn follows(
+    position: &Position,
+    frame: &FrameHeader,
+    big_endian: bool,
+    head: &[u8; FRAME_HEADER_SIZE as usize],
+    page: &[u8],
+) -> Option<FrameChecksum> {
+    let zeros = FrameChecksum::default();
+    if frame.salts == Salts::default() && frame.checksum == zeros {
+        return Some(zeros);
+    }
+    let checksum = position.checksum.update_frame(big_endian, head, page);
+    (frame.salts == position.salts && frame.checksum == checksum).then_some(checksum)
 }
 
 /// What there is to encode.

@@ -169,6 +169,10 @@ impl Primary {
 
     /// P12: the pages that differ from the newest TXID become the next one.
     fn heal(&self) -> Result<bool> {
+        if let Some(reason) = self.capture.lock().gap_reason.take() {
+            let text = format!("continuity was lost ({reason}); the pages that differ are found and shipped");
+            self.fail_visibly(&Error::new(Kind::Io, text));
+        }
         if self.with_work(|work| Ok(work.sums.is_none()))? {
             let head = self.with_work(|work| work.head.ok_or_else(|| Error::bug("healing before TXID 1")))?;
             let sums = self.remote_sums(head)?;

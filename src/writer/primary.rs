@@ -253,17 +253,28 @@ impl Primary {
 
     // ---- told by the taps, under SQLite's locks ----
 
-    /// P1. Copies the header and, after quiet, wakes a thread.
-    pub fn published(self: &Arc<Self>, header: &IndexHeader) {
-        {
-            let mut published = self.published.lock();
-            if published.header.as_ref() == Some(header) || header.max_frame == 0 {
-                return;
+    /// P1. Copies the header; whether there is something to capture, for which `wake` is to be called.
+    pub fn published(&self, header: &IndexHeader) -> bool {
+        let mut published = self.published.lock();
+        if let Some(last) = &published.header {
+            // An older one may come late from a connection that committed nothing.
+            let older = last.salts == header.salts && header.max_frame < last.max_frame;
+            if last == header || older {
+                return false;
             }
-            published.header = Some(*header);
-            published.sequence += 1;
-            published.oldest.get_or_insert_with(Instant::now);
         }
+        published.header = Some(*header);
+        if header.max_frame == 0 {
+            // A restart: what was published before is in the database file now, and nothing is new.
+            return false;
+        }
+        published.sequence += 1;
+        published.oldest.get_or_insert_with(Instant::now);
+        true
+    }
+
+    /// There is something to capture.
+    pub fn wake(self: &Arc<Self>) {
         self.schedule_capture(Instant::now());
     }
 
@@ -295,11 +306,16 @@ impl Primary {
         self.fail_visibly(&Error::new(Kind::Timeout, format!("{reason}; what differs is found and shipped")));
     }
 
-    /// An exclusive connection begins a new generation of the WAL over the one that ended at `ended` (P3, P4).
-    pub fn header_write(self: &Arc<Self>, ended: &IndexHeader, salts: crate::wal::Salts) {
-        if ended.salts != salts {
-            self.barrier(Some(ended));
-            self.restarted(&IndexHeader { salts, max_frame: 0, ..*ended });
+    /// A WAL header with these salts is about to be written. The restart was witnessed under its locks, or, if what was
+    /// published still stands, the connection is exclusive and this is its barrier (P3, P4). The salts are told here
+    /// once more: a connection that did not restart the WAL itself draws new ones for its first frame.
+    pub fn header_write(self: &Arc<Self>, salts: crate::wal::Salts) {
+        let last = self.published.lock().header;
+        if let Some(last) = last.filter(|last| last.max_frame > 0 && last.salts != salts) {
+            self.barrier(None);
+            self.restarted(&IndexHeader { salts, max_frame: 0, ..last });
+        } else if let Some(mut capture) = self.capture.try_lock_for(self.options.barrier_timeout) {
+            capture.salts_drawn(salts);
         }
     }
 
@@ -308,6 +324,8 @@ impl Primary {
         if let Some(mut capture) = self.capture.try_lock_for(self.options.barrier_timeout) {
             capture.restarted(header);
         }
+        // What was published before is in the database file now.
+        self.published.lock().header = Some(*header);
     }
 
     /// The WAL of the database was opened by SQLite (P9).
@@ -395,6 +413,10 @@ impl Primary {
             && !same
         {
             capture.gap("the database file changed while it was closed here");
+            drop(capture);
+            // What was written meanwhile is news that no publication told.
+            self.published.lock().sequence += 1;
+            self.set_phase(Phase::Heal);
         }
     }
 
@@ -601,7 +623,7 @@ impl Primary {
     }
 
     /// Into the status, and to those who log.
-    fn fail_visibly(&self, error: &Error) {
+    pub(super) fn fail_visibly(&self, error: &Error) {
         log::warn!("{}: {error}", self.path.display());
         self.progress.lock().last_error = Some((error.clone(), Timestamp::now()));
         self.progressed.notify_all();
