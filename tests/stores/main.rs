@@ -4,6 +4,7 @@
 //! `sql-tests/stores/objstore.sh` starts servers and prints theirs.
 
 mod file;
+mod s3;
 mod suite;
 
 use litestream::store::{FileStore, MemoryStore};
