@@ -21,6 +21,7 @@ pub use memory::MemoryStore;
 use crate::error::{Error, Kind, Result};
 use crate::time::Timestamp;
 use location::Location;
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -31,6 +32,8 @@ pub struct Options {
     pub limits: Limits,
     /// Asked before each attempt that creates, replaces or deletes, retries included (P24).
     pub gate: Option<Gate>,
+    /// In place of the process's variables, for endpoint, region and credentials.
+    pub env: Option<HashMap<String, String>>,
 }
 
 /// The store of a URL: `file:///absolute/path` or `s3://bucket/path?…`. Does no I/O: whether the place is there and lets
@@ -45,7 +48,7 @@ pub fn open_with(url: &str, options: &Options) -> Result<Arc<dyn Store>> {
     match location.scheme.as_str() {
         "file" => Ok(Arc::new(FileStore::new(location.directory()?).with_gate(options.gate.clone()))),
         "s3" => {
-            let env = s3::environment();
+            let env = s3::environment(options.env.clone());
             let config = s3::Config::new(&location, &env)?;
             Ok(Arc::new(s3::S3Store::new(config, env, options)))
         }

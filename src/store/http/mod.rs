@@ -122,7 +122,7 @@ impl Http {
                 }
                 Err(Failure::Transient(text)) if is_last => {
                     let (count, seconds) = (attempt + 1, start.elapsed().as_secs_f64());
-                    let text = format!("{text} ({count} attempts in {seconds:.1} s)");
+                    let text = format!("{text} (attempts: {count}, {seconds:.1} s)");
                     return Err(Error::new(Kind::Unavailable, text));
                 }
                 Ok(_) | Err(Failure::Transient(_)) => std::thread::sleep(wait),
@@ -151,7 +151,7 @@ impl Http {
         let client = client::get(self.skip_verify).map_err(Failure::Final)?;
         protocol.count(request.body.len());
         let sent_at = Timestamp::now();
-        let mut response = client.execute(signed).map_err(|e| Failure::Transient(error_text(&e)))?;
+        let mut response = client.execute(signed).map_err(|e| unsent(&e))?;
         let received_at = Timestamp::now();
         if let Some(date) = response.headers().get(http::header::DATE).and_then(|date| date.to_str().ok()) {
             self.clock.observe(date, sent_at, received_at);
@@ -219,6 +219,25 @@ fn retry_after(answer: &Answer) -> Option<Duration> {
     }
     let wait_ms = parse_http_date(text)?.0.saturating_sub(Timestamp::now().0);
     u64::try_from(wait_ms).ok().map(Duration::from_millis)
+}
+
+/// A request without an answer. A certificate that is not trusted now will not be in a second, nor is it a refusal: the
+/// store is away until somebody does something.
+fn unsent(error: &reqwest::Error) -> Failure {
+    let mut next = std::error::Error::source(error);
+    while let Some(source) = next {
+        if let Some(rustls::Error::InvalidCertificate(_)) = source.downcast_ref() {
+            let advice = "AWS_CA_BUNDLE names a file of further authorities";
+            return Failure::Final(Error::new(Kind::Unavailable, format!("{}; {advice}", error_text(error))));
+        }
+        // What an I/O error wraps is not its source: it shares that one's.
+        let wrapped = source.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        next = match wrapped {
+            Some(wrapped) => Some(wrapped),
+            None => source.source(),
+        };
+    }
+    Failure::Transient(error_text(error))
 }
 
 /// What is behind an error: the client's outermost words only say that a request failed.

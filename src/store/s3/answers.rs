@@ -53,7 +53,7 @@ pub(super) fn failure(what: &str, answer: &Answer) -> Error {
             Kind::Invalid
         }
         (_, code) if is_transient_status(answer.status) || is_transient_code(code) => {
-            text = format!("{text} ({} attempts)", answer.attempts);
+            text = format!("{text} (attempts: {})", answer.attempts);
             Kind::Unavailable
         }
         (401 | 403, _) | (_, "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired") => Kind::Denied,

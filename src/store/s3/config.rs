@@ -74,6 +74,10 @@ impl Config {
         let region = region.or_else(|| named("AWS_REGION")).or_else(|| named("AWS_DEFAULT_REGION"));
         let region = region.unwrap_or("us-east-1").to_owned();
         let (origin, base_path) = host.origin_and_base(&region).map_err(|why| location.invalid(why))?;
+        if reqwest::Url::parse(&origin).is_err() {
+            let advice = "with force-path-style=true the bucket goes into the path";
+            return Err(location.invalid(format!("asks for the host {origin}, which is none; {advice}")));
+        }
         let path: Vec<&str> = location.path.split('/').filter(|s| !matches!(*s, "" | ".")).collect();
         Ok(Self {
             shown: parameters.shown(location),
@@ -239,6 +243,8 @@ mod tests {
             ("s3://b?endpoint=ftp://x", "neither http:// nor https://"),
             ("s3://b?endpoint=http://u:hush@x", "no host[:port]"),
             ("s3://b?sse-customer-key=hush", "SSE-C"),
+            ("s3://b?endpoint=127.0.0.1:9000&force-path-style=false", "which is none; with force-path-style=true"),
+            ("s3://a%20b/p", "which is none"),
         ] {
             let error = config(url, &[]).unwrap_err().to_string();
             assert!(error.contains(says) && !error.contains("hush"), "{url}: {error}");

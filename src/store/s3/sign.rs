@@ -24,12 +24,13 @@ use std::time::Duration;
 /// Each request to a credential service. They are near, or not there at all: off EC2, the address leads nowhere.
 const CREDENTIAL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The variables of the process that are text and not empty, with Litestream's own in place of AWS's.
-pub(in crate::store) fn environment() -> HashMap<String, String> {
+/// The variables, those of the process if none are given, that are text and not empty, with Litestream's own in place of
+/// AWS's.
+pub(in crate::store) fn environment(given: Option<HashMap<String, String>>) -> HashMap<String, String> {
     let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
         Some((name.into_string().ok()?, value.into_string().ok().filter(|value| !value.is_empty())?))
     };
-    let mut env: HashMap<String, String> = std::env::vars_os().filter_map(text).collect();
+    let mut env = given.unwrap_or_else(|| std::env::vars_os().filter_map(text).collect());
     let own = (env.get("LITESTREAM_ACCESS_KEY_ID").cloned(), env.get("LITESTREAM_SECRET_ACCESS_KEY").cloned());
     if let (Some(id), Some(secret)) = own {
         env.insert("AWS_ACCESS_KEY_ID".to_owned(), id);
