@@ -11,7 +11,9 @@
 #   seaweed   SeaweedFS, the main one    checked      right, also under races
 #   moto      moto_server                any key      right, also under races
 #
-# Then: LITESTREAM_TEST_S3=$(objstore.sh url seaweed) with the keys that `objstore.sh env` prints.
+#   objstore.sh env               prints the keys, as shell exports
+#
+# Then: eval "$(objstore.sh env)"; LITESTREAM_TEST_S3=$(objstore.sh url seaweed) cargo test --test stores
 # LITESTREAM_TEST_CACHE is the directory for programs and data (.cache/ of the project);
 # LITESTREAM_TEST_SEAWEED_PORT and LITESTREAM_TEST_MOTO_PORT are the ports (18333, 18336).
 # No root is needed. On Debian: python3-venv and curl.
@@ -34,7 +36,11 @@ port_of() {
     esac
 }
 
-url_of() { echo "s3://$bucket/run?endpoint=http://127.0.0.1:$(port_of "$1")&region=us-east-1&force-path-style=true"; }
+url_of() {
+    local port
+    port=$(port_of "$1")
+    echo "s3://$bucket/run?endpoint=http://127.0.0.1:$port&region=us-east-1&force-path-style=true"
+}
 
 need() { command -v "$1" >/dev/null || die "$1 is missing: apt-get install $2"; }
 
@@ -137,5 +143,5 @@ case ${1:-} in
     url) url_of "${2:?which server}" ;;
     env) echo "export AWS_ACCESS_KEY_ID=$key_id AWS_SECRET_ACCESS_KEY=$secret" ;;
     log) port_of "${2:?which server}" >/dev/null; cat "$cache/objstore-$2/log" ;;
-    *) sed -n '2,18s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2 ;;
+    *) sed -n '2,22s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2 ;;
 esac

@@ -4,7 +4,7 @@
 
 use crate::suite;
 use litestream::error::Kind;
-use litestream::store::{self, Limits, Options, Store};
+use litestream::store::{self, Limits, Metadata, Options, Store};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -17,7 +17,10 @@ fn servers() -> Vec<String> {
 }
 
 fn impatient() -> Options {
-    Options { limits: Limits { overall_timeout: Duration::from_millis(300), ..Limits::default() }, gate: None }
+    Options {
+        limits: Limits { overall_timeout: Duration::from_millis(300), ..Limits::default() },
+        ..Options::default()
+    }
 }
 
 fn open(url: &str) -> Arc<dyn Store> {
@@ -46,9 +49,30 @@ fn a_bucket_that_is_not_there_says_so() {
 }
 
 #[test]
+fn a_wrong_secret_is_denied_in_the_stores_words() {
+    // moto takes any key.
+    let moto = std::env::var("LITESTREAM_TEST_MOTO_PORT").unwrap_or_else(|_| "18336".to_owned());
+    for url in servers().into_iter().filter(|url| !url.contains(&moto)) {
+        let env = [("AWS_ACCESS_KEY_ID", "AKTEST"), ("AWS_SECRET_ACCESS_KEY", "wrong-secret")];
+        let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let store = store::open_with(&url, &Options { env: Some(env), ..impatient() }).unwrap();
+        for error in [store.list("").unwrap_err(), store.put_if_absent("x", b"", &Metadata::default()).unwrap_err()] {
+            assert_eq!(error.kind(), Kind::Denied, "{error}");
+            assert!(error.to_string().contains("403 SignatureDoesNotMatch"), "{error}");
+            assert!(!error.to_string().contains("wrong-secret"), "{error}");
+        }
+        let head = store.head("x").unwrap_err();
+        assert!(head.kind() == Kind::Denied && head.to_string().contains("403 Forbidden"), "{head}");
+    }
+}
+
+#[test]
 fn nobody_there_says_so() {
     // Port 1 is the port of nothing; no server is needed for this one.
-    let store = open("s3://b/p?endpoint=http://127.0.0.1:1");
+    let env = [("AWS_ACCESS_KEY_ID", "k"), ("AWS_SECRET_ACCESS_KEY", "s")];
+    let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let options = Options { env: Some(env), ..impatient() };
+    let store = store::open_with("s3://b/p?endpoint=http://127.0.0.1:1", &options).unwrap();
     let error = store.list("").unwrap_err();
     assert_eq!(error.kind(), Kind::Unavailable);
     let text = error.to_string();
