@@ -4,28 +4,54 @@
 //! (`replica::layout` knows which). Every call is complete in itself: deadlines and retries are inside it, and an
 //! error that leaves it is final, or [`Kind::Unavailable`](crate::error::Kind::Unavailable) after the retries ran out.
 
+mod digest;
 pub mod fault;
 mod file;
+mod http;
 mod location;
 mod memory;
 mod names;
+mod s3;
 mod tally;
 
 pub use file::FileStore;
+pub use http::{Gate, Limits};
 pub use memory::MemoryStore;
 
 use crate::error::{Error, Kind, Result};
 use crate::time::Timestamp;
 use location::Location;
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
+
+/// How a store is used, beside its URL.
+#[derive(Clone, Default)]
+pub struct Options {
+    /// Deadlines and waits of requests; `file://` has none.
+    pub limits: Limits,
+    /// Asked before each attempt that creates, replaces or deletes, retries included (P24).
+    pub gate: Option<Gate>,
+    /// In place of the process's variables, for endpoint, region and credentials.
+    pub env: Option<HashMap<String, String>>,
+}
 
 /// The store of a URL: `file:///absolute/path` or `s3://bucket/path?…`. Does no I/O: whether the place is there and lets
 /// us in is proven by the first call, for which [`Store::list`] is meant.
 pub fn open(url: &str) -> Result<Arc<dyn Store>> {
+    open_with(url, &Options::default())
+}
+
+/// As [`open`], with other limits or a gate.
+pub fn open_with(url: &str, options: &Options) -> Result<Arc<dyn Store>> {
     let location = Location::parse(url)?;
     match location.scheme.as_str() {
-        "file" => Ok(Arc::new(FileStore::new(location.directory()?))),
+        "file" => Ok(Arc::new(FileStore::new(location.directory()?).with_gate(options.gate.clone()))),
+        "s3" => {
+            let env = s3::environment(options.env.clone());
+            let config = s3::Config::new(&location, &env)?;
+            Ok(Arc::new(s3::S3Store::new(config, env, options)))
+        }
         _ => Err(location.unknown_scheme()),
     }
 }

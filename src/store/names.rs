@@ -9,7 +9,8 @@ const KEY_BYTES_MAX: usize = 1024;
 const METADATA_BYTES_MAX: usize = 2048;
 
 /// Refuses keys that some store could not keep or would keep under another name: empty and dot segments (URL parsers
-/// and file systems resolve them) and control characters (XML 1.0 has no way to list them).
+/// and file systems resolve them), backslashes (SeaweedFS and Windows take them for slashes) and control characters
+/// (XML 1.0 has no way to list them).
 pub(super) fn check_key(key: &str) -> Result<()> {
     let fault = if key.is_empty() {
         "is empty"
@@ -17,8 +18,8 @@ pub(super) fn check_key(key: &str) -> Result<()> {
         "is longer than 1024 bytes"
     } else if key.split('/').any(|s| matches!(s, "" | "." | "..")) {
         "has an empty or dot segment"
-    } else if key.chars().any(char::is_control) {
-        "has a control character"
+    } else if key.chars().any(|c| c.is_control() || c == '\\') {
+        "has a control character or a backslash"
     } else {
         return Ok(());
     };
@@ -29,8 +30,10 @@ pub(super) fn check_key(key: &str) -> Result<()> {
 pub(super) fn check_metadata(metadata: &Metadata) -> Result<()> {
     let mut total = 0;
     for (name, value) in &metadata.pairs {
-        let name_ok =
-            !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        // The timestamp has a field of its own.
+        let name_ok = name != "litestream-timestamp"
+            && !name.is_empty()
+            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
         let value_ok = value.bytes().all(|b| (b' '..=b'~').contains(&b)) && value.trim() == value;
         if !name_ok || !value_ok {
             return Err(Error::invalid(format!("metadata {name:?} = {value:?} is no HTTP header")));

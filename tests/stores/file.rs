@@ -1,9 +1,11 @@
 //! What only `file://` has: layout, leftovers, permissions.
 
-use litestream::error::Kind;
-use litestream::store::{self, FileStore, Metadata, Store};
+use litestream::error::{Error, Kind};
+use litestream::store::{self, FileStore, Metadata, Put, Store};
 use litestream::time::Timestamp;
 use std::fs;
+use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 fn pairs(value: &str) -> Metadata {
@@ -61,4 +63,60 @@ fn a_place_that_cannot_be_written_says_so() {
     let error = FileStore::new("/proc/nowhere").put("x", b"", &Metadata::default()).unwrap_err();
     assert!(error.to_string().contains("cannot create directory /proc/nowhere"), "{error}");
     assert!(FileStore::new(dir.path().join("plain")).list("").is_err());
+}
+
+/// P29 between processes: the record lock keeps apart what threads' mutexes cannot.
+#[test]
+fn processes_that_replace_the_same_object_lose_no_replacement() {
+    let dir = tempfile::tempdir().unwrap();
+    FileStore::new(dir.path()).put("counter", b"0", &Metadata::default()).unwrap();
+    let children: Vec<_> = (0..4)
+        .map(|_| {
+            let mut child = Command::new(std::env::current_exe().unwrap());
+            child.args(["--exact", "file::child_counts", "--ignored"]).env("COUNTER_DIR", dir.path());
+            child.stdout(std::process::Stdio::null()).spawn().unwrap()
+        })
+        .collect();
+    for mut child in children {
+        assert!(child.wait().unwrap().success());
+    }
+    assert_eq!(FileStore::new(dir.path()).get("counter", 9).unwrap().unwrap().0, b"100");
+}
+
+#[test]
+#[ignore = "the child of the test above"]
+fn child_counts() {
+    let store = FileStore::new(std::env::var_os("COUNTER_DIR").unwrap());
+    let metadata = Metadata { timestamp: None, pairs: vec![("pid".to_owned(), std::process::id().to_string())] };
+    for _ in 0..25 {
+        loop {
+            let (bytes, etag) = store.get("counter", 9).unwrap().unwrap();
+            let next = String::from_utf8(bytes).unwrap().parse::<u32>().unwrap() + 1;
+            let put = store.put_if_match("counter", next.to_string().as_bytes(), &metadata, &etag).unwrap();
+            if matches!(put, Put::Done(_)) {
+                break;
+            }
+        }
+    }
+}
+
+/// P24.
+#[test]
+fn the_gate_is_asked_before_each_change() {
+    let dir = tempfile::tempdir().unwrap();
+    let closed: store::Gate = Arc::new(|| Err(Error::new(Kind::Conflict, "the lease is not fresh")));
+    FileStore::new(dir.path()).put("a", b"1", &Metadata::default()).unwrap();
+    let store = FileStore::new(dir.path()).with_gate(Some(closed));
+    let none = Metadata::default();
+    for error in [
+        store.put("a", b"2", &none).unwrap_err(),
+        store.put_if_absent("b", b"2", &none).unwrap_err(),
+        store.copy("a", "b", &none).unwrap_err(),
+        store.delete("a").unwrap_err(),
+        store.upload("b", &none, 1).unwrap().finish_if_absent().unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), Kind::Conflict);
+    }
+    assert_eq!(store.list("").unwrap().len(), 1);
+    assert_eq!(store.get("a", 1).unwrap().unwrap().0, b"1");
 }

@@ -3,8 +3,12 @@
 //! `LITESTREAM_TEST_S3` names S3 prefixes to run against, a comma-separated list of URLs;
 //! `sql-tests/stores/objstore.sh` starts servers and prints theirs.
 
+mod faults;
 mod file;
+mod s3;
+mod server;
 mod suite;
+mod tls;
 
 use litestream::store::{FileStore, MemoryStore};
 use std::sync::Arc;

@@ -128,7 +128,6 @@ fn odd_keys(store: &(impl Store + ?Sized)) {
         "odd/q?query#frag",
         "odd/'quotes\"<xml>",
         "odd/(par)!*~$@:",
-        "odd/back\\slash",
         "odd/...three",
     ];
     for key in &odd {
@@ -292,7 +291,7 @@ fn deletion(store: &(impl Store + ?Sized)) {
 }
 
 fn bad_names_are_refused(store: &(impl Store + ?Sized)) {
-    for key in ["", "/a", "a/", "a//b", "../a", "a/./b", "a\nb", "a\0b"] {
+    for key in ["", "/a", "a/", "a//b", "../a", "a/./b", "a\nb", "a\0b", "a\\b"] {
         assert_eq!(store.put(key, b"", &NONE).unwrap_err().kind(), Kind::Invalid, "{key:?}");
         assert_eq!(store.get(key, 1).unwrap_err().kind(), Kind::Invalid, "{key:?}");
     }

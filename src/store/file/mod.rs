@@ -12,7 +12,7 @@ mod staged;
 
 use super::names::{check_key, check_metadata};
 use super::tally::Tally;
-use super::{Counters, ETag, Entry, Metadata, Object, Put, Store, Upload};
+use super::{Counters, ETag, Entry, Gate, Metadata, Object, Put, Store, Upload};
 use crate::error::{Error, Kind, Result};
 use crate::time::Timestamp;
 use staged::{Condition, Staged};
@@ -31,6 +31,7 @@ pub struct FileStore {
     root: PathBuf,
     url: String,
     tally: Arc<Tally>,
+    gate: Option<Gate>,
 }
 
 /// A failed operation on a path of the store.
@@ -64,7 +65,17 @@ impl FileStore {
     /// A store below `root`, an absolute path, which is created by the first write.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         let root = root.into();
-        Self { url: format!("file://{}", root.display()), root, tally: Arc::default() }
+        Self { url: format!("file://{}", root.display()), root, tally: Arc::default(), gate: None }
+    }
+
+    /// Asked before each change (P24).
+    #[must_use]
+    pub fn with_gate(self, gate: Option<Gate>) -> Self {
+        Self { gate, ..self }
+    }
+
+    fn ask_gate(&self) -> Result<()> {
+        self.gate.as_ref().map_or(Ok(()), |gate| gate())
     }
 
     fn path(&self, key: &str) -> Result<PathBuf> {
@@ -93,6 +104,7 @@ impl FileStore {
         let mut staged = Staged::create(self.path(key)?)?;
         staged.write(bytes)?;
         Tally::bytes(&self.tally.bytes_out, bytes.len());
+        self.ask_gate()?;
         staged.publish(metadata, condition)
     }
 
@@ -203,12 +215,18 @@ impl Store for FileStore {
         check_metadata(metadata)?;
         Tally::one(&self.tally.put);
         let staged = Staged::create(self.path(key)?)?;
-        Ok(Box::new(FileUpload { staged, metadata: metadata.clone(), tally: Arc::clone(&self.tally) }))
+        Ok(Box::new(FileUpload {
+            staged,
+            metadata: metadata.clone(),
+            tally: Arc::clone(&self.tally),
+            gate: self.gate.clone(),
+        }))
     }
 
     fn delete(&self, key: &str) -> Result<()> {
         Tally::one(&self.tally.delete);
         let path = self.path(key)?;
+        self.ask_gate()?;
         staged::remove(&path)
     }
 
@@ -218,6 +236,7 @@ impl Store for FileStore {
         let (file, _) = self.open(from)?.ok_or_else(|| super::no_object(&self.url, from))?;
         let mut staged = Staged::create(self.path(to)?)?;
         staged.fill(file)?;
+        self.ask_gate()?;
         staged.publish(metadata, Condition::Absent)
     }
 
@@ -234,6 +253,7 @@ struct FileUpload {
     staged: Staged,
     metadata: Metadata,
     tally: Arc<Tally>,
+    gate: Option<Gate>,
 }
 
 impl Upload for FileUpload {
@@ -244,6 +264,7 @@ impl Upload for FileUpload {
     }
 
     fn finish_if_absent(self: Box<Self>) -> Result<Put> {
+        self.gate.as_ref().map_or(Ok(()), |gate| gate())?;
         self.staged.publish(&self.metadata, Condition::Absent)
     }
 }

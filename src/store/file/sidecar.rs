@@ -8,10 +8,9 @@
 
 use super::staged;
 use crate::error::{Error, Result};
+use crate::store::digest::hex_sha256;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
@@ -63,9 +62,5 @@ pub(super) fn read(target: &Path, file: &File, size: u64) -> Result<Vec<(String,
 fn tail(target: &Path, file: &File, size: u64) -> Result<String> {
     let mut bytes = vec![0; size.min(TAIL_BYTES) as usize];
     file.read_exact_at(&mut bytes, size.saturating_sub(TAIL_BYTES)).map_err(|e| super::failed("read", target, &e))?;
-    Ok(Sha256::digest(&bytes).iter().fold(String::with_capacity(64), |mut hex, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    }))
+    Ok(hex_sha256(&bytes))
 }

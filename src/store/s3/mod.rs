@@ -1,0 +1,231 @@
+//! `s3://`: Amazon S3 and what speaks its protocol, in Litestream's key layout (FORMATS 9).
+//!
+//! Nothing is created without If-None-Match or replaced without If-Match where that matters (P20); what the answers
+//! mean is in [`answers`]. A key is `<path of the URL>/<key>`; with an empty path it starts with a slash, as
+//! Litestream's do.
+
+mod answers;
+mod config;
+mod hosts;
+mod keys;
+mod object;
+mod requests;
+mod sign;
+mod upload;
+mod xml;
+
+pub(super) use config::Config;
+pub(super) use sign::environment;
+
+use super::names::{check_key, check_metadata};
+use super::tally::Tally;
+use super::{Counters, ETag, Entry, Metadata, Object, Options, Put, Store, Upload};
+use crate::error::{Context, Error, Kind, Result};
+use bytes::Bytes;
+use requests::{Call, Connection};
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// A page of a listing is smaller: 1,000 rows of at most 1,024 bytes of key, escaped, and some words.
+const PAGE_BYTES_MAX: u64 = 16 << 20;
+/// A listing longer than that is an error, not an endless loop.
+const LIST_ROWS_MAX: usize = 10_000_000;
+/// CopyObject stops there (P34).
+const COPY_BYTES_MAX: u64 = 5 << 30;
+/// Larger objects are copied through us in pieces of that size.
+const COPY_PIECE_BYTES: u64 = 8 << 20;
+
+/// A store in a bucket.
+pub(super) struct S3Store(Arc<Connection>);
+
+impl S3Store {
+    /// Sends nothing yet.
+    pub(super) fn new(config: Config, env: HashMap<String, String>, options: &Options) -> Self {
+        Self(Arc::new(Connection::new(config, env, options)))
+    }
+
+    /// One PUT, under the condition of `call`.
+    fn write(&self, call: Call, key: &str, bytes: &[u8], metadata: &Metadata) -> Result<Put> {
+        check_key(key)?;
+        check_metadata(metadata)?;
+        self.0.put(call, key, Bytes::copy_from_slice(bytes), metadata)
+    }
+
+    fn copy_by_store(&self, from: &str, to: &str, metadata: &Metadata, etag: &ETag) -> Result<Put> {
+        let source = format!("{}{from}", self.0.config.prefix);
+        let source = if self.0.config.bucket.starts_with("arn:") {
+            format!("{}/object/{source}", self.0.config.bucket)
+        } else {
+            format!("{}/{source}", self.0.config.bucket)
+        };
+        let mut call = Call::put(to).if_absent().with_metadata(metadata);
+        call = call.header("x-amz-copy-source", &format!("/{}", keys::encode_path(&source)));
+        call = call.header("x-amz-copy-source-if-match", &etag.0).header("x-amz-metadata-directive", "REPLACE");
+        let answer = self.0.send(call.may_fail_with_200(), Bytes::new())?;
+        let what = self.0.what("copy to", to);
+        // 412 is the source's condition or the target's: the source was seen, so mostly it is the target's.
+        if answer.status.as_u16() == 412 {
+            return match self.0.head(from)? {
+                Some(now) if now.etag == *etag => Ok(Put::Refused),
+                _ => Err(super::replaced(&self.0.config.shown, from)),
+            };
+        }
+        if !answer.status.is_success() || answers::fault(&answer).is_some() {
+            return Err(answers::conditional_failure(&what, &answer));
+        }
+        Ok(Put::Done(ETag(xml::value(&answer.body, "CopyObjectResult", "ETag").context(what)?)))
+    }
+
+    fn copy_by_us(&self, from: &str, to: &str, metadata: &Metadata, source: &Object) -> Result<Put> {
+        let mut upload = self.upload(to, metadata, source.size)?;
+        let mut at = 0;
+        while at < source.size {
+            let end = source.size.min(at + COPY_PIECE_BYTES);
+            upload.write(&self.get_range(from, at..end, Some(&source.etag))?)?;
+            at = end;
+        }
+        upload.finish_if_absent()
+    }
+}
+
+impl Store for S3Store {
+    fn url(&self) -> &str {
+        &self.0.config.shown
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<Entry>> {
+        let what = self.0.what("list", prefix);
+        let full = format!("{}{prefix}", self.0.config.prefix);
+        let (mut rows, mut next) = (Vec::new(), None::<String>);
+        loop {
+            let mut call = Call::list().query("list-type", "2").query("max-keys", "1000").query("prefix", &full);
+            if let Some(token) = &next {
+                call = call.query("continuation-token", token);
+            }
+            let answer = self.0.send(call.answer_bytes_max(PAGE_BYTES_MAX), Bytes::new())?;
+            if !answer.status.is_success() {
+                return Err(answers::failure(&what, &answer));
+            }
+            let page = xml::page(&answer.body).context(&what)?;
+            let own = page.entries.into_iter().filter_map(|entry| {
+                let key = entry.key.strip_prefix(&self.0.config.prefix)?.to_owned();
+                // What no call could name, as the folders that web consoles make, is not an object of ours.
+                (key.starts_with(prefix) && check_key(&key).is_ok()).then_some(Entry { key, ..entry })
+            });
+            rows.extend(own);
+            if page.next.is_none() {
+                break;
+            }
+            if page.next == next || rows.len() > LIST_ROWS_MAX {
+                return Err(Error::corrupt(format!("{what}: the listing does not end")));
+            }
+            next = page.next;
+        }
+        // Some stores order by path segments rather than by bytes.
+        rows.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        Ok(rows)
+    }
+
+    fn head(&self, key: &str) -> Result<Option<Object>> {
+        check_key(key)?;
+        self.0.head(key)
+    }
+
+    fn get(&self, key: &str, limit: u64) -> Result<Option<(Vec<u8>, ETag)>> {
+        check_key(key)?;
+        let what = self.0.what("get", key);
+        let answer = self.0.send(Call::get(key).answer_bytes_max(limit), Bytes::new())?;
+        match answer.status.as_u16() {
+            200 => {
+                let etag = object::etag(&answer).context(&what)?;
+                Ok(Some((answer.body, etag)))
+            }
+            404 if answers::fault(&answer).is_none_or(|fault| fault.code != "NoSuchBucket") => Ok(None),
+            _ => Err(answers::failure(&what, &answer)),
+        }
+    }
+
+    fn get_range(&self, key: &str, range: Range<u64>, if_match: Option<&ETag>) -> Result<Vec<u8>> {
+        check_key(key)?;
+        // No object is longer than 2^63 bytes, and some servers read offsets as signed numbers.
+        let (start, end) = (range.start, range.end.min(i64::MAX as u64));
+        if start >= end {
+            return Ok(Vec::new());
+        }
+        let what = self.0.what("get", key);
+        let mut call = Call::get(key).header("range", &format!("bytes={start}-{}", end - 1));
+        call = call.answer_bytes_max(end - start);
+        if let Some(etag) = if_match {
+            call = call.header("if-match", &etag.0);
+        }
+        let answer = self.0.send(call, Bytes::new())?;
+        match answer.status.as_u16() {
+            206 => object::ranged(answer, start..end).context(what),
+            // The whole object, by a store that ignores ranges, or of an empty object.
+            200 if start == 0 => Ok(answer.body),
+            416 => Ok(Vec::new()),
+            412 => Err(super::replaced(&self.0.config.shown, key)),
+            404 if answers::fault(&answer).is_none_or(|fault| fault.code != "NoSuchBucket") => {
+                Err(super::no_object(&self.0.config.shown, key))
+            }
+            200 => Err(Error::invalid(format!("{what}: the store ignores ranges, without which pages cannot be read"))),
+            _ => Err(answers::failure(&what, &answer)),
+        }
+    }
+
+    fn put(&self, key: &str, bytes: &[u8], metadata: &Metadata) -> Result<ETag> {
+        match self.write(Call::put(key), key, bytes, metadata)? {
+            Put::Done(etag) => Ok(etag),
+            Put::Refused => Err(Error::new(Kind::Conflict, self.0.what("put", key) + ": refused without a condition")),
+        }
+    }
+
+    fn put_if_absent(&self, key: &str, bytes: &[u8], metadata: &Metadata) -> Result<Put> {
+        self.write(Call::put(key).if_absent(), key, bytes, metadata)
+    }
+
+    fn put_if_match(&self, key: &str, bytes: &[u8], metadata: &Metadata, etag: &ETag) -> Result<Put> {
+        self.write(Call::put(key).if_match(etag), key, bytes, metadata)
+    }
+
+    fn upload(&self, key: &str, metadata: &Metadata, expected: u64) -> Result<Box<dyn Upload>> {
+        check_key(key)?;
+        check_metadata(metadata)?;
+        Ok(Box::new(upload::S3Upload::new(Arc::clone(&self.0), key, metadata, expected)))
+    }
+
+    fn delete(&self, key: &str) -> Result<()> {
+        check_key(key)?;
+        let answer = self.0.send(Call::delete(key), Bytes::new())?;
+        let gone =
+            answer.status.as_u16() == 404 && answers::fault(&answer).is_none_or(|fault| fault.code != "NoSuchBucket");
+        if answer.status.is_success() || gone {
+            return Ok(());
+        }
+        Err(answers::failure(&self.0.what("delete", key), &answer))
+    }
+
+    fn copy(&self, from: &str, to: &str, metadata: &Metadata) -> Result<Put> {
+        check_key(from)?;
+        check_key(to)?;
+        check_metadata(metadata)?;
+        let source = self.0.head(from)?.ok_or_else(|| super::no_object(&self.0.config.shown, from))?;
+        // Not every store heeds If-None-Match on CopyObject; asking before leaves only a race to those.
+        if self.0.head(to)?.is_some() {
+            return Ok(Put::Refused);
+        }
+        if source.size > COPY_BYTES_MAX {
+            return self.copy_by_us(from, to, metadata, &source);
+        }
+        self.copy_by_store(from, to, metadata, &source.etag)
+    }
+
+    fn clock_offset_ms(&self) -> i64 {
+        self.0.clock_offset_ms()
+    }
+
+    fn counters(&self) -> Counters {
+        Tally::read(&self.0.tally)
+    }
+}

@@ -1,0 +1,231 @@
+//! Building, signing and sending S3's requests.
+
+use super::config::Config;
+use super::sign::S3Signer;
+use super::{answers, keys, object};
+use crate::error::{Context, Result};
+use crate::store::digest::hex_sha256;
+use crate::store::http::{Answer, Http, Protocol, Request};
+use crate::store::tally::Tally;
+use crate::store::{ETag, Metadata, Object, Options, Put};
+use bytes::Bytes;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::{Method, request::Parts};
+use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+/// Answers other than objects and listings are a few words.
+const ANSWER_BYTES_MAX: u64 = 64 * 1024;
+
+/// One request of S3's, before it is signed.
+pub(super) struct Call {
+    method: Method,
+    /// `None`: the bucket.
+    key: Option<String>,
+    query: Vec<(&'static str, String)>,
+    headers: HeaderMap,
+    answer_bytes_max: u64,
+    may_fail_with_200: bool,
+    conflict_is_final: bool,
+    makes_object: bool,
+    overall_timeout: Option<Duration>,
+}
+
+impl Call {
+    pub(super) fn new(method: Method, key: Option<&str>) -> Self {
+        Self {
+            method,
+            key: key.map(str::to_owned),
+            query: Vec::new(),
+            headers: HeaderMap::new(),
+            answer_bytes_max: ANSWER_BYTES_MAX,
+            may_fail_with_200: false,
+            conflict_is_final: false,
+            makes_object: false,
+            overall_timeout: None,
+        }
+    }
+    pub(super) fn list() -> Self {
+        Self::new(Method::GET, None)
+    }
+    pub(super) fn get(key: &str) -> Self {
+        Self::new(Method::GET, Some(key))
+    }
+    pub(super) fn put(key: &str) -> Self {
+        Self { makes_object: true, ..Self::new(Method::PUT, Some(key)) }
+    }
+    pub(super) fn delete(key: &str) -> Self {
+        Self::new(Method::DELETE, Some(key))
+    }
+    pub(super) fn query(mut self, name: &'static str, value: &str) -> Self {
+        self.query.push((name, value.to_owned()));
+        self
+    }
+    /// Values that no header can carry are left out: keys are encoded, ETags and ids come from headers and XML text.
+    pub(super) fn header(mut self, name: &'static str, value: &str) -> Self {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            self.headers.insert(HeaderName::from_static(name), value);
+        }
+        self
+    }
+    pub(super) fn with_metadata(mut self, metadata: &Metadata) -> Self {
+        self.headers.extend(object::metadata_headers(metadata));
+        self
+    }
+    pub(super) fn if_absent(self) -> Self {
+        self.header("if-none-match", "*")
+    }
+    pub(super) fn if_match(self, etag: &ETag) -> Self {
+        self.header("if-match", &etag.0)
+    }
+    pub(super) fn answer_bytes_max(mut self, bytes: u64) -> Self {
+        self.answer_bytes_max = bytes;
+        self
+    }
+    /// CompleteMultipartUpload and CopyObject send their head before they know their end.
+    pub(super) fn may_fail_with_200(mut self) -> Self {
+        self.may_fail_with_200 = true;
+        self
+    }
+    /// A multipart upload that met a conflict starts again from its creation (P29).
+    pub(super) fn conflict_is_final(mut self) -> Self {
+        self.conflict_is_final = true;
+        self
+    }
+    /// The request makes an object: storage class and encryption apply.
+    pub(super) fn makes_object(mut self) -> Self {
+        self.makes_object = true;
+        self
+    }
+    /// Shorter than usual, for what is not worth a wait. It does not ask the gate either.
+    pub(super) fn best_effort(mut self, overall_timeout: Duration) -> Self {
+        self.overall_timeout = Some(overall_timeout);
+        self
+    }
+}
+
+/// The bucket, with all that its requests share.
+pub(super) struct Connection {
+    pub(super) config: Config,
+    pub(super) tally: Tally,
+    http: Http,
+    signer: S3Signer,
+}
+
+impl Connection {
+    pub(super) fn new(config: Config, env: HashMap<String, String>, options: &Options) -> Self {
+        let signer = S3Signer::new(&config.region, env);
+        let http = Http::new(&config.origin, config.skip_verify, options.limits, options.gate.clone());
+        Self { config, tally: Tally::default(), http, signer }
+    }
+
+    pub(super) fn clock_offset_ms(&self) -> i64 {
+        self.http.clock_offset_ms()
+    }
+
+    /// `s3://bucket/path: put 0000/…`, for messages.
+    pub(super) fn what(&self, verb: &str, key: &str) -> String {
+        format!("{}: {verb} {key}", self.config.shown).trim_end().to_owned()
+    }
+
+    /// Sends; the answer may be any that is final.
+    pub(super) fn send(&self, call: Call, body: Bytes) -> Result<Answer> {
+        let mut url = format!("{}{}", self.config.origin, self.config.base_path);
+        match &call.key {
+            Some(key) => url = format!("{url}/{}{}", keys::encode_path(&self.config.prefix), keys::encode_path(key)),
+            None if self.config.base_path.is_empty() => url.push('/'),
+            None => {}
+        }
+        for (i, (name, value)) in call.query.iter().enumerate() {
+            let separator = if i == 0 { '?' } else { '&' };
+            url = format!("{url}{separator}{name}={}", keys::encode(value));
+        }
+        let mut headers = call.headers.clone();
+        let digest = if self.config.sign_payload { hex_sha256(&body) } else { "UNSIGNED-PAYLOAD".to_owned() };
+        let mut extra = vec![("x-amz-content-sha256", digest.as_str())];
+        if call.makes_object {
+            extra.extend(self.config.storage_class.as_deref().map(|class| ("x-amz-storage-class", class)));
+            if let Some(key) = &self.config.kms_key_id {
+                extra.push(("x-amz-server-side-encryption", "aws:kms"));
+                extra.push(("x-amz-server-side-encryption-aws-kms-key-id", key));
+            }
+        }
+        for (name, value) in extra {
+            let value = HeaderValue::from_str(value);
+            let value = value.map_err(|_| crate::error::Error::invalid(format!("{name} is no header")))?;
+            headers.insert(HeaderName::from_static(name), value);
+        }
+        let (method, answer_bytes_max, overall_timeout) =
+            (call.method.clone(), call.answer_bytes_max, call.overall_timeout);
+        let request = Request { method, url, headers, body, answer_bytes_max, overall_timeout };
+        let answer = self.http.send(&Exchange { connection: self, call: &call }, &request);
+        let answer = answer.with_context(|| {
+            self.what(&call.method.as_str().to_ascii_lowercase(), call.key.as_deref().unwrap_or("(the bucket)"))
+        })?;
+        Tally::bytes(&self.tally.bytes_in, answer.body.len());
+        Ok(answer)
+    }
+
+    pub(super) fn head(&self, key: &str) -> Result<Option<Object>> {
+        let what = self.what("head", key);
+        let answer = self.send(Call::new(Method::HEAD, Some(key)), Bytes::new())?;
+        match answer.status.as_u16() {
+            200 => object::object(&answer).map(Some).context(what),
+            // Without a body, a missing bucket cannot be told from a missing object.
+            404 => Ok(None),
+            _ => Err(answers::failure(&what, &answer)),
+        }
+    }
+
+    /// One PUT, with the conditions that `call` has.
+    pub(super) fn put(&self, call: Call, key: &str, body: Bytes, metadata: &Metadata) -> Result<Put> {
+        let what = self.what("put", key);
+        let is_replacement = call.headers.contains_key(http::header::IF_MATCH);
+        let call = call.with_metadata(metadata).header("content-type", "application/octet-stream");
+        let answer = self.send(call, body)?;
+        match answer.status.as_u16() {
+            200..=299 => Ok(Put::Done(object::etag(&answer).context(what)?)),
+            412 => Ok(Put::Refused),
+            404 if is_replacement && answers::fault(&answer).is_none_or(|fault| fault.code != "NoSuchBucket") => {
+                Ok(Put::Refused)
+            }
+            _ => Err(answers::conditional_failure(&what, &answer)),
+        }
+    }
+}
+
+/// A call under way.
+struct Exchange<'a> {
+    connection: &'a Connection,
+    call: &'a Call,
+}
+
+impl Protocol for Exchange<'_> {
+    fn sign(&self, parts: &mut Parts) -> Result<()> {
+        self.connection.signer.sign(parts)
+    }
+
+    fn is_transient(&self, answer: &Answer) -> bool {
+        if answer.status.is_success() && !self.call.may_fail_with_200 {
+            return false;
+        }
+        if answer.status.as_u16() == 409 && self.call.conflict_is_final {
+            return false;
+        }
+        answers::fault(answer).is_some_and(|fault| answers::is_transient_code(&fault.code))
+    }
+
+    fn count(&self, bytes_out: usize) {
+        let tally = &self.connection.tally;
+        let counter: &AtomicU64 = match (&self.call.method, &self.call.key) {
+            (&Method::GET, None) => &tally.list,
+            (&Method::GET, _) => &tally.get,
+            (&Method::HEAD, _) => &tally.head,
+            (&Method::DELETE, _) => &tally.delete,
+            _ => &tally.put,
+        };
+        Tally::one(counter);
+        Tally::bytes(&tally.bytes_out, bytes_out);
+    }
+}

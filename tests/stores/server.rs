@@ -1,0 +1,106 @@
+//! An HTTP server that answers by a script, for what real servers do not do on demand.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// What the server does with one request, which it has read to its end.
+pub enum Step {
+    /// Sends these bytes, then closes.
+    Send(String),
+    /// Closes without a word: a lost answer, or none.
+    Close,
+    /// Says nothing for so long, then closes.
+    Stall(Duration),
+}
+
+/// A request as it came.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub method: String,
+    pub target: String,
+    /// By lower-case name.
+    pub headers: HashMap<String, String>,
+    pub body: Vec<u8>,
+}
+
+/// Runs until the process ends.
+pub struct Server {
+    pub endpoint: String,
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+/// An answer with a length that is right.
+pub fn answer(status: &str, headers: &str, body: &str) -> Step {
+    let length = body.len();
+    Step::Send(format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n{headers}\r\n{body}"))
+}
+
+/// An error as S3 words it.
+pub fn fault(status: &str, code: &str) -> Step {
+    let body = format!("<Error><Code>{code}</Code><Message>the words of the store</Message></Error>");
+    answer(status, "Content-Type: application/xml\r\n", &body)
+}
+
+/// 200 with an ETag and a body.
+pub fn ok(body: &str) -> Step {
+    answer("200 OK", "ETag: \"e\"\r\nLast-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\n", body)
+}
+
+impl Server {
+    /// Answers the n-th request by the n-th step, and all after the last by closing.
+    pub fn run(steps: impl IntoIterator<Item = Step>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (log, mut steps) = (Arc::clone(&seen), steps.into_iter().collect::<Vec<_>>().into_iter());
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let Ok(stream) = stream else { continue };
+                let Some(request) = read(&stream) else { continue };
+                log.lock().unwrap().push(request);
+                match steps.next() {
+                    Some(Step::Send(bytes)) => drop((&stream).write_all(bytes.as_bytes())),
+                    // Another connection is served meanwhile: the client has given this one up.
+                    Some(Step::Stall(time)) => drop(std::thread::spawn(move || {
+                        std::thread::sleep(time);
+                        drop(stream);
+                    })),
+                    Some(Step::Close) | None => {}
+                }
+            }
+        });
+        Self { endpoint, seen }
+    }
+
+    /// The requests so far.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    /// `METHOD target` of the requests so far.
+    pub fn lines(&self) -> Vec<String> {
+        self.seen().iter().map(|seen| format!("{} {}", seen.method, seen.target)).collect()
+    }
+}
+
+fn read(stream: &TcpStream) -> Option<Seen> {
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    reader.read_line(&mut line).ok()?;
+    let mut words = line.split(' ');
+    let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
+    let mut headers = HashMap::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        let Some((name, value)) = line.trim_end().split_once(": ") else { break };
+        headers.insert(name.to_ascii_lowercase(), value.to_owned());
+    }
+    let length = headers.get("content-length").and_then(|n| n.parse().ok()).unwrap_or(0);
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    Some(Seen { method, target, headers, body })
+}
