@@ -34,9 +34,9 @@ pub(super) fn with_plans<T>(
         let plan = match plan(replica, target, &excluded, cancelled) {
             // What was the newest state once must not silently become an earlier one.
             Ok(plan) if due.is_none_or(|due| plan.txid() >= due) => plan,
-            Ok(plan) => return Err(no_plan_left(replica, damage, &format!("without it only {} is", plan.txid()))),
+            Ok(plan) => return Err(no_plan_left(damage, &format!("without it only {} is", plan.txid()))),
             Err(error) if damage.is_some() && error.kind() == Kind::NotFound => {
-                return Err(no_plan_left(replica, damage, &error.to_string()));
+                return Err(no_plan_left(damage, &error.to_string()));
             }
             Err(error) => return Err(error),
         };
@@ -53,14 +53,14 @@ pub(super) fn with_plans<T>(
             // then, and still not there, it is done without.
             Kind::NotFound | Kind::Conflict if missing.insert(file.key.clone()) => true,
             Kind::NotFound | Kind::Conflict => excluded.insert(file.key.clone()),
-            _ => return Err(in_file(replica, file, error)),
+            _ => return Err(error.context(&file.key)),
         };
         match &mut damage {
             Some(damage) => damage.files += 1,
             None => damage = Some(Damage { file: file.clone(), error, files: 1 }),
         }
     }
-    Err(no_plan_left(replica, damage, "too many files are damaged or change all the time"))
+    Err(no_plan_left(damage, "too many files are damaged or change all the time"))
 }
 
 fn plan(replica: &Replica, target: Target, excluded: &Excluded, cancelled: Cancelled<'_>) -> Result<Plan> {
@@ -79,11 +79,7 @@ fn header(replica: &Replica, plan: &Plan, cancelled: Cancelled<'_>) -> Outcome<H
     })
 }
 
-fn in_file(replica: &Replica, file: &FileInfo, error: Error) -> Error {
-    error.context(&file.key).context(replica.url())
-}
-
-fn no_plan_left(replica: &Replica, damage: Option<Damage>, why: &str) -> Error {
+fn no_plan_left(damage: Option<Damage>, why: &str) -> Error {
     let Some(Damage { file, error, files }) = damage else { return Error::bug("no plan is left, and no file failed") };
     let others = if files > 1 { format!(" and {} other files", files - 1) } else { String::new() };
     let message = format!(
@@ -91,5 +87,5 @@ fn no_plan_left(replica: &Replica, damage: Option<Damage>, why: &str) -> Error {
          by its TXID or time",
         file.key, file.txids
     );
-    Error::new(error.kind(), message).context(replica.url())
+    Error::new(error.kind(), message)
 }

@@ -1,5 +1,7 @@
 //! What a replica is: where its files lie, what it holds, which of them give a state, and restoring that state.
 //!
+//! Errors name the file and the TXIDs. Which replica it was, the caller puts in front, who also says what was being done.
+//!
 //! | File | Holds |
 //! |---|---|
 //! | `layout` | keys |
@@ -108,17 +110,16 @@ impl Replica {
     /// [`Kind::Invalid`] for a replica of Litestream 0.3; those of the store.
     pub fn plan_without(&self, target: Target, excluded: &Excluded) -> Result<Plan> {
         let first = self.list()?;
-        let planned = match self.plan_from(&first, target, excluded) {
+        match self.plan_from(&first, target, excluded) {
             Err(error) if error.kind() == Kind::NotFound => {
                 let second = self.list()?;
                 if second.is_empty() {
-                    return Err(self.nothing_there()?.context(self.url()));
+                    return Err(self.nothing_there()?);
                 }
                 self.plan_from(&second, target, excluded)
             }
             planned => planned,
-        };
-        planned.with_context(|| self.url().to_owned())
+        }
     }
 
     fn plan_from(&self, listing: &Listing, target: Target, excluded: &Excluded) -> Result<Plan> {

@@ -14,7 +14,7 @@ mod decode;
 mod source;
 mod work;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::ltx::{Header, PageSize, Pgno};
 use crate::replica::poll::{self, Cancelled};
 use crate::replica::{Plan, Replica};
@@ -131,8 +131,5 @@ pub(super) fn apply(
         work.stop();
         return Err(interrupted.into());
     }
-    work.outcome().map_err(|fault| match fault {
-        Fault::Other(error) if error.kind() == Kind::Corrupt => Fault::Other(error.context(replica.url())),
-        fault => fault,
-    })
+    work.outcome()
 }

@@ -1,5 +1,10 @@
 //! Restores of real and of random histories, whole and damaged.
 
+mod damage;
+mod histories;
+mod history;
+mod output;
+mod property;
 mod vectors;
 
 use super::{Options, Replica, Restored, Target, restore};

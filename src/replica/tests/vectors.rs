@@ -3,8 +3,8 @@
 use super::{Scratch, restored};
 use crate::error::Kind;
 use crate::ltx::{Rolling, Txid, page_checksum};
-use crate::replica::{Replica, Target, page_checksums};
-use crate::store::FileStore;
+use crate::replica::{Layout, Replica, Target, page_checksums};
+use crate::store::{FileStore, MemoryStore, Metadata, Store};
 use crate::time::Timestamp;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -101,6 +101,28 @@ fn all_restore_without_their_mtimes() {
 #[test]
 fn all_restore_in_small_chunks() {
     all_restore(true, Some(600));
+}
+
+/// The same files under the keys that Litestream gives them on S3, beside what else may lie there.
+#[test]
+fn all_restore_from_the_layout_of_s3() {
+    for (folder, vector) in vectors() {
+        let store = MemoryStore::new();
+        let mut replica = Replica::new(Arc::new(store.clone()));
+        replica.layout = Layout::S3;
+        for file in vector["files"].as_array().unwrap() {
+            let path = file["path"].as_str().unwrap();
+            let (level, txids) = Layout::Plain.parse(path).unwrap();
+            let bytes = fs::read(folder.join("replica").join(path)).unwrap();
+            for key in [Layout::S3.key(level, txids), format!("other/{}", Layout::S3.key(level, txids))] {
+                store.put(&key, &bytes, &Metadata::default()).unwrap();
+            }
+        }
+        store.put("lock.json", b"{}", &Metadata::default()).unwrap();
+        for (target, digest) in expected(&vector) {
+            assert_eq!(sha256(&restored(&replica, target).unwrap()), digest, "{} at {target:?}", folder.display());
+        }
+    }
 }
 
 #[test]
