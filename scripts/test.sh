@@ -36,6 +36,18 @@ suite() {
 }
 
 scripts/deps.sh peers || exit 1
+
+# Real S3 servers for the whole run; the Rust tests find them by LITESTREAM_TEST_S3, the others by themselves.
+stores=sql-tests/stores/objstore.sh
+servers="seaweed moto"
+trap 'for server in $servers; do $stores stop "$server"; done' EXIT
+for server in $servers; do
+    $stores install "$server" && url=$($stores start "$server") || exit 1
+    LITESTREAM_TEST_S3=${LITESTREAM_TEST_S3:+$LITESTREAM_TEST_S3,}$url
+done
+export LITESTREAM_TEST_S3
+eval "$($stores env)"
+
 full=${LITESTREAM_TEST_FULL:-}
 suite fmt "$CARGO" fmt --check
 suite clippy "$CARGO" clippy --locked --all-targets --quiet -- -D warnings

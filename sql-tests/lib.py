@@ -18,6 +18,10 @@ import sys
 import tempfile
 import time
 import traceback
+import urllib.error
+import urllib.parse
+import urllib.request
+import xml.etree.ElementTree
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 LIBRARY = ROOT / "dist" / "liblitestream"  # without the suffix, as in .load
@@ -258,18 +262,22 @@ class S3Replica:
 
 
 class S3Server:
-    """One of the servers of stores/objstore.sh, with a bucket. Started here, and stopped when the process ends; or one
-    that another process started, whose URL is given."""
+    """One of the servers of stores/objstore.sh, with its bucket. One that runs is used; else it is started here, and
+    stopped when the process ends."""
     SCRIPT = ROOT / "sql-tests" / "stores" / "objstore.sh"
-    bucket = "litestream-tests"
 
-    def __init__(self, name, url=None):
-        self.name, self.url = name, url
-        if url is None:
+    def __init__(self, name):
+        self.name = name
+        location = urllib.parse.urlsplit(self.run("url"))
+        self.bucket, self.url = location.netloc, urllib.parse.parse_qs(location.query)["endpoint"][0].strip()
+        try:
+            urllib.request.urlopen(self.url, timeout=5).close()
+        except urllib.error.HTTPError:
+            pass  # it answers
+        except OSError:
             self.run("install")
             atexit.register(self.run, "stop")
-            self.url = self.run("start").split()[-1]
-            self.request("-X", "PUT", path=f"/{self.bucket}")
+            self.run("start")
 
     def run(self, verb):
         return subprocess.run([self.SCRIPT, verb, self.name], check=True, stdin=subprocess.DEVNULL,
@@ -284,12 +292,11 @@ class S3Server:
         return done.stdout
 
     def list(self, prefix):
-        import xml.etree.ElementTree as tree
         keys, after = [], ""
         while True:
             query = f"list-type=2&prefix={prefix.replace('/', '%2F')}"
             query += f"&start-after={after.replace('/', '%2F')}" if after else ""
-            page = tree.fromstring(self.request(path=f"/{self.bucket}?{query}"))
+            page = xml.etree.ElementTree.fromstring(self.request(path=f"/{self.bucket}?{query}"))
             space = page.tag[:page.tag.index("}") + 1]
             found = [entry.text for entry in page.iterfind(f"{space}Contents/{space}Key")]
             keys += found

@@ -13,4 +13,4 @@ SELECT litestream_sync() > txid FROM point;
 SELECT litestream_restore('file://$DIR/replica', 'restored.db') = litestream_txid();
 ATTACH 'restored.db' AS restored;
 SELECT * FROM restored.t;
-SELECT count(*) = max(min_txid) FROM litestream_files('file://$DIR/replica') WHERE level = 0;
+SELECT format('%016x', count(*)) = max(min_txid) FROM litestream_files('file://$DIR/replica') WHERE level = 0;

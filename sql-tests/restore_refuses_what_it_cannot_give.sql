@@ -17,4 +17,4 @@ SELECT litestream_restore('replica', 'restored.db');
 SELECT litestream_restore('file://$DIR/replica', 'restored.db', 'latest', '{"farce":true}');
 SELECT litestream_restore('file://$DIR/replica', 'restored.db', 'latest', '{"force":"perhaps"}');
 SELECT litestream_restore('file://$DIR/replica', 'restored.db', 'latest', 'force');
-.shell ls -A | grep -v -e app.db -e replica
+.shell ls -A

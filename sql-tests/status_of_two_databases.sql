@@ -13,7 +13,7 @@ INSERT INTO b VALUES (1);
 INSERT INTO c VALUES (2);
 COMMIT;
 SELECT litestream_sync() IS NOT NULL;
-SELECT path, url, state FROM litestream_status ORDER BY path;
+SELECT path, url, role FROM litestream_status ORDER BY path;
 SELECT litestream_stop('$DIR/c.db') IS NOT NULL;
 SELECT litestream_stop('$DIR/nothing.db');
 SELECT path FROM litestream_status WHERE state = 'running' ORDER BY path;

@@ -3,22 +3,29 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Which modules of the crate each module may name; below is deeper. `lib.rs` may name all.
+/// Which modules of the crate each module may name, from the lowest to the highest. `lib.rs` may name all.
 /// Page sizes, page numbers and TXIDs are types of `ltx`, which `wal` shares.
 const LAYERS: &[(&str, &[&str])] = &[
     ("error", &[]),
+    ("panic", &["error"]),
     ("time", &["error"]),
     ("config", &["error", "time"]),
     ("ltx", &["error", "config", "time"]),
     ("wal", &["error", "config", "time", "ltx"]),
     ("store", &["error", "config", "time"]),
-    ("replica", &["error", "config", "time", "ltx", "wal", "store"]),
-    ("writer", &["error", "config", "time", "ltx", "wal", "store", "replica"]),
-    ("reader", &["error", "config", "time", "ltx", "wal", "store", "replica"]),
-    ("sqlite", &["error", "config", "time"]),
-    ("vfs", &["error", "config", "time", "ltx", "wal", "store", "replica", "writer", "reader", "sqlite"]),
-    ("sql", &["error", "config", "time", "ltx", "wal", "store", "replica", "writer", "reader", "sqlite", "vfs"]),
+    ("replica", &["error", "panic", "config", "time", "ltx", "wal", "store"]),
+    ("writer", &["error", "panic", "config", "time", "ltx", "wal", "store", "replica"]),
+    ("reader", &["error", "panic", "config", "time", "ltx", "wal", "store", "replica"]),
+    ("sqlite", &["error", "panic", "config", "time"]),
+    ("vfs", &["error", "panic", "config", "time", "ltx", "wal", "store", "replica", "writer", "reader", "sqlite"]),
+    (
+        "sql",
+        &["error", "panic", "config", "time", "ltx", "wal", "store", "replica", "writer", "reader", "sqlite", "vfs"],
+    ),
 ];
+
+/// SQLite's door into the crate, through which it asks for what is above.
+const DOOR: &str = "src/sqlite/entry.rs";
 
 const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
@@ -42,7 +49,7 @@ fn imports_point_down() {
     let mut wrong = Vec::new();
     for path in files("src", &["rs"]) {
         let module = module_of(&path);
-        if module == "lib" {
+        if module == "lib" || path == Path::new(DOOR) {
             continue;
         }
         let Some((_, allowed)) = LAYERS.iter().find(|(name, _)| *name == module) else {
