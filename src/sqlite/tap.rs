@@ -43,6 +43,8 @@ pub trait Observer: Send + Sync {
     fn restarted(&self, header: &WalIndexHeader);
     /// Bytes are about to be written to the WAL.
     fn wal_write(&self, offset: u64, bytes: &[u8]);
+    /// The WAL is about to be truncated.
+    fn wal_truncate(&self);
     /// An exclusive connection, which has no shared memory, has committed (P4). As `published`.
     fn committed_exclusively(&self) -> bool;
     /// Bytes of the database are about to be overwritten, as by a checkpoint.
@@ -147,7 +149,10 @@ pub(super) unsafe fn tap(file: *mut ffi::sqlite3_file, role: TapRole, observer: 
             methods.xShmLock = methods.xShmLock.map(|_| x_shm_lock as _);
             methods.xShmUnmap = methods.xShmUnmap.map(|_| x_shm_unmap as _);
         }
-        TapRole::Wal => methods.xWrite = Some(x_write_wal),
+        TapRole::Wal => {
+            methods.xWrite = Some(x_write_wal);
+            methods.xTruncate = Some(x_truncate_wal);
+        }
     }
     let tap = Box::new(Tap {
         methods,
@@ -260,10 +265,20 @@ unsafe extern "C" fn x_write_database(file: *mut ffi::sqlite3_file, data: *const
 
 unsafe extern "C" fn x_truncate_database(file: *mut ffi::sqlite3_file, size: i64) -> c_int {
     // SAFETY: called by SQLite on a tapped file.
+    unsafe { truncate(file, size, |observer| observer.database_write(size as u64, u64::MAX)) }
+}
+
+unsafe extern "C" fn x_truncate_wal(file: *mut ffi::sqlite3_file, size: i64) -> c_int {
+    // SAFETY: called by SQLite on a tapped file.
+    unsafe { truncate(file, size, |observer| observer.wal_truncate()) }
+}
+
+unsafe fn truncate(file: *mut ffi::sqlite3_file, size: i64, tell: impl FnOnce(&dyn Observer)) -> c_int {
+    // SAFETY: the caller gives a tapped file.
     unsafe {
         let tap = Tap::of(file);
         if tap.observer.is_active() {
-            let _ = guard(|| tap.observer.database_write(size as u64, u64::MAX));
+            let _ = guard(|| tell(tap.observer.as_ref()));
         }
         match tap.base().xTruncate {
             Some(truncate) => truncate(file, size),

@@ -138,6 +138,12 @@ impl Observer for Database {
         }
     }
 
+    fn wal_truncate(&self) {
+        if let Some(primary) = self.primary() {
+            primary.wal_truncate();
+        }
+    }
+
     fn committed_exclusively(&self) -> bool {
         match (self.primary(), self.exclusive_header()) {
             (Some(primary), Some(header)) => primary.published(&header),

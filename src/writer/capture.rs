@@ -159,6 +159,13 @@ impl Capture {
             self.batch.sequence = self.batch.sequence.max(sequence);
             return Ok(());
         }
+        if let Captured::At(at) = self.captured
+            && (at.salts, at.frame, at.checksum) == (published.salts, published.max_frame, published.frame_checksum)
+        {
+            // Nothing is new. The WAL is not looked at: it may be about to be truncated, under the locks of a restart.
+            self.batch.sequence = self.batch.sequence.max(sequence);
+            return Ok(());
+        }
         if self.wal.is_none() {
             self.wal = Some(self.files.open_wal()?);
         }

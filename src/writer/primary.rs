@@ -306,26 +306,39 @@ impl Primary {
         self.fail_visibly(&Error::new(Kind::Timeout, format!("{reason}; what differs is found and shipped")));
     }
 
-    /// A WAL header with these salts is about to be written. The restart was witnessed under its locks, or, if what was
-    /// published still stands, the connection is exclusive and this is its barrier (P3, P4). The salts are told here
-    /// once more: a connection that did not restart the WAL itself draws new ones for its first frame.
+    /// A WAL header with these salts is about to be written. The salts are told here once more, after the restart under
+    /// its locks: a connection that did not restart the WAL itself draws new ones for its first frame.
     pub fn header_write(self: &Arc<Self>, salts: crate::wal::Salts) {
+        self.unlocked_restart(salts);
+        if let Some(mut capture) = self.capture.try_lock_for(self.options.barrier_timeout) {
+            capture.salts_drawn(salts);
+        }
+    }
+
+    /// The WAL is about to be truncated: after a restart under its locks, or by an exclusive connection. Which salts
+    /// follow is told by the next header.
+    pub fn wal_truncate(self: &Arc<Self>) {
+        self.unlocked_restart(crate::wal::Salts::default());
+    }
+
+    /// P4: if what was published still stands, no restart ran under its locks: the connection is exclusive, and this is
+    /// its barrier.
+    fn unlocked_restart(self: &Arc<Self>, salts: crate::wal::Salts) {
         let last = self.published.lock().header;
         if let Some(last) = last.filter(|last| last.max_frame > 0 && last.salts != salts) {
             self.barrier(None);
             self.restarted(&IndexHeader { salts, max_frame: 0, ..last });
-        } else if let Some(mut capture) = self.capture.try_lock_for(self.options.barrier_timeout) {
-            capture.salts_drawn(salts);
         }
     }
 
     /// The restart that the barrier was for has run, under its locks.
     pub fn restarted(&self, header: &IndexHeader) {
-        if let Some(mut capture) = self.capture.try_lock_for(self.options.barrier_timeout) {
-            capture.restarted(header);
-        }
+        let capture = self.capture.try_lock_for(self.options.barrier_timeout);
         // What was published before is in the database file now.
         self.published.lock().header = Some(*header);
+        if let Some(mut capture) = capture {
+            capture.restarted(header);
+        }
     }
 
     /// The WAL of the database was opened by SQLite (P9).
@@ -356,11 +369,11 @@ impl Primary {
     /// The last connection gives up the shared memory, after the barrier: it will delete the WAL.
     pub fn last_close(&self) {
         if let Some(mut capture) = self.capture.try_lock_for(self.options.barrier_timeout) {
+            self.published.lock().header = None;
             capture.wal_deleted();
             if capture.captured == Captured::Fresh {
                 *self.closed.lock() = Some(FileIdentity::default());
             }
-            self.published.lock().header = None;
         }
     }
 
