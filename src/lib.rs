@@ -17,6 +17,7 @@ pub mod replica;
 mod sql;
 mod sqlite;
 pub mod store;
+mod thread;
 pub mod time;
 mod vfs;
 pub mod wal;
@@ -25,6 +26,7 @@ mod writer;
 /// What an entry point does on the connection that loads the extension: registers the shim as the default VFS, and
 /// defines the SQL surface. Called again by each further load.
 fn load(connection: sqlite::Connection) -> error::Result<()> {
+    thread::prepare_with(sqlite::block_all_signals);
     vfs::primary::install()?;
     sql::define(connection)
 }

@@ -8,19 +8,26 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("panic", &["error"]),
+    ("thread", &["error"]),
     ("time", &["error"]),
     ("config", &["error", "time"]),
     ("ltx", &["error", "config", "time"]),
     ("wal", &["error", "config", "time", "ltx"]),
-    ("store", &["error", "config", "time"]),
-    ("replica", &["error", "panic", "config", "time", "ltx", "wal", "store"]),
-    ("writer", &["error", "panic", "config", "time", "ltx", "wal", "store", "replica"]),
-    ("reader", &["error", "panic", "config", "time", "ltx", "wal", "store", "replica"]),
-    ("sqlite", &["error", "panic", "config", "time"]),
-    ("vfs", &["error", "panic", "config", "time", "ltx", "wal", "store", "replica", "writer", "reader", "sqlite"]),
+    ("store", &["error", "thread", "config", "time"]),
+    ("replica", &["error", "panic", "thread", "config", "time", "ltx", "wal", "store"]),
+    ("writer", &["error", "panic", "thread", "config", "time", "ltx", "wal", "store", "replica"]),
+    ("reader", &["error", "panic", "thread", "config", "time", "ltx", "wal", "store", "replica"]),
+    ("sqlite", &["error", "panic", "thread", "config", "time"]),
+    (
+        "vfs",
+        &["error", "panic", "thread", "config", "time", "ltx", "wal", "store", "replica", "writer", "reader", "sqlite"],
+    ),
     (
         "sql",
-        &["error", "panic", "config", "time", "ltx", "wal", "store", "replica", "writer", "reader", "sqlite", "vfs"],
+        &[
+            "error", "panic", "thread", "config", "time", "ltx", "wal", "store", "replica", "writer", "reader",
+            "sqlite", "vfs",
+        ],
     ),
 ];
 

@@ -16,8 +16,15 @@ use std::thread;
 pub(super) fn before(replica: &Replica, listing: &Listing, time: Timestamp) -> Result<Listing> {
     let levels: Vec<&[FileInfo]> = Level::all().map(|level| listing.level(level)).filter(|l| !l.is_empty()).collect();
     let older = thread::scope(|scope| {
-        let searches: Vec<_> =
-            levels.iter().map(|files| scope.spawn(move || older_in_level(replica, files, time))).collect();
+        let searches: Vec<_> = levels
+            .iter()
+            .map(|files| {
+                scope.spawn(move || {
+                    crate::thread::prepare();
+                    older_in_level(replica, files, time)
+                })
+            })
+            .collect();
         let join = |search: thread::ScopedJoinHandle<'_, Result<Vec<FileInfo>>>| {
             search.join().map_err(|_| Error::bug("a search for a time panicked"))?
         };

@@ -5,7 +5,6 @@
 
 use crate::error::{Error, Kind, Result};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 /// How often `cancelled` is asked.
@@ -20,7 +19,7 @@ pub(super) fn run<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let (sender, receiver) = crossbeam_channel::bounded(1);
-    let _thread = start("litestream-restore", move || {
+    let _thread = crate::thread::start("restore", move || {
         // Nobody waits any more after an interruption.
         let _ = sender.send(work());
     })?;
@@ -39,9 +38,4 @@ pub(super) fn wait<T>(cancelled: Cancelled<'_>, receiver: &Receiver<T>) -> Resul
             Err(RecvTimeoutError::Disconnected) => return Ok(None),
         }
     }
-}
-
-/// A named thread.
-pub(super) fn start(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
-    Builder::new().name(name.to_owned()).spawn(body).map_err(|error| Error::io("start a thread", &error))
 }

@@ -4,8 +4,7 @@ use crate::config::Options;
 use crate::error::{Error, Kind, Result};
 use crate::ltx::PageSize;
 use crate::sqlite::{
-    BaseFile, BaseVfs, Connection, FileRole, Observer, PragmaAnswer, Shim, WalIndexHeader, block_all_signals,
-    install_shim,
+    BaseFile, BaseVfs, Connection, FileRole, Observer, PragmaAnswer, Shim, WalIndexHeader, install_shim,
 };
 use crate::store::Store;
 use crate::wal::{FrameHeader, IndexHeader, Salts, WAL_HEADER_SIZE};
@@ -34,10 +33,7 @@ fn process() -> &'static Process {
     let current = crate::sqlite::leaked(&PROCESS);
     match current {
         Some(process) if process.pid == pid => process,
-        _ => crate::sqlite::leak_into(
-            &PROCESS,
-            Process { pid, databases: Mutex::default(), pools: Pools::new(block_all_signals) },
-        ),
+        _ => crate::sqlite::leak_into(&PROCESS, Process { pid, databases: Mutex::default(), pools: Pools::new() }),
     }
 }
 

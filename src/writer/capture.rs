@@ -135,7 +135,6 @@ impl Capture {
     pub(super) fn gap(&mut self, reason: impl Into<String>) {
         let reason = reason.into();
         log::warn!("gap: {reason}");
-        eprintln!("GAP {reason} captured={:?} cont={:?}", self.captured, self.continues_with);
         self.gap_reason = Some(reason);
         self.captured = Captured::Gap;
         self.continues_with = None;
@@ -310,7 +309,6 @@ impl Capture {
     /// Takes the published WAL as it is for the position, after a gap: reads all of it, and only proves that it is
     /// whole. What it holds is for the image to compare.
     pub(super) fn rebase(&mut self, published: Option<&IndexHeader>) -> Result<bool> {
-        eprintln!("REBASE {published:?}");
         self.gap_reason = None;
         self.frames.clear();
         self.batch = Batch::new(self.page_size, self.directory.clone(), 0, 0);
@@ -370,7 +368,6 @@ impl Capture {
             wal: self.span(batch.after_frame),
             restarted: batch.restarted,
             sequence: batch.sequence,
-            first: batch.first,
         };
         self.batch.sequence = batch.sequence;
         self.frozen = Some(batch);
@@ -483,7 +480,6 @@ pub(super) struct FrozenBatch {
     pub(super) wal: WalSpan,
     pub(super) restarted: bool,
     pub(super) sequence: u64,
-    pub(super) first: Option<Instant>,
 }
 
 fn lost(what: &str) -> Error {

@@ -14,7 +14,6 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::PathBuf;
-use std::time::Instant;
 
 /// Pages read under one hold of the capture lock.
 pub(super) const PAGES_PER_LOCK: usize = 64;
@@ -91,7 +90,6 @@ impl Primary {
                 return Err(error);
             }
         }
-        self.note_encoded(&capture, frozen.first);
         Ok(true)
     }
 
@@ -196,10 +194,5 @@ impl Primary {
             }
         }
         Ok(())
-    }
-
-    fn note_encoded(&self, capture: &super::capture::Capture, first: Option<Instant>) {
-        let _ = first;
-        self.note_oldest(capture.batch.first);
     }
 }

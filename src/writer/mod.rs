@@ -12,7 +12,10 @@
 //! | `start` | where a primary begins, given the local record and the replica |
 //! | `encode` | a batch becomes the next TXID in the spool |
 //! | `ship` | the spool becomes objects in the store (P17, P19, P20) |
-//! | `primary` | one replicated database: its state, its tasks, waiting for it |
+//! | `primary` | one replicated database: its parts, and starting it |
+//! | `told` | what the taps tell it |
+//! | `tasks` | what the threads do for it |
+//! | `progress` | how far it is, and waiting for it |
 //! | `pool` | the fixed number of threads that run the tasks |
 //!
 //! Architecture invariant: nothing here calls SQLite but through the handles of `files`, and nothing on the commit path
@@ -26,10 +29,13 @@ mod image;
 mod phase;
 mod pool;
 mod primary;
+mod progress;
 mod ship;
 mod spool;
 mod start;
 mod sums;
+mod tasks;
+mod told;
 
 pub use files::{DatabaseFile, Files};
 pub use primary::{Parts, Pools, Primary, Status};

@@ -47,15 +47,14 @@ struct Queue {
 pub(super) struct Pool {
     name: &'static str,
     limit: usize,
-    on_start: fn(),
     queue: Mutex<Queue>,
     changed: Condvar,
 }
 
 impl Pool {
-    /// At most `limit` threads, each of which calls `on_start` first. None is started yet.
-    pub(super) fn new(name: &'static str, limit: usize, on_start: fn()) -> Arc<Self> {
-        Arc::new(Self { name, limit, on_start, queue: Mutex::default(), changed: Condvar::new() })
+    /// At most `limit` threads. None is started yet.
+    pub(super) fn new(name: &'static str, limit: usize) -> Arc<Self> {
+        Arc::new(Self { name, limit, queue: Mutex::default(), changed: Condvar::new() })
     }
 
     /// Runs `body` on a thread of the pool, not before `due`.
@@ -66,8 +65,7 @@ impl Pool {
         queue.tasks.push(Reverse(task));
         if queue.threads < self.limit && queue.idle < queue.tasks.len() {
             let pool = Arc::clone(self);
-            let name = format!("litestream-{}", self.name);
-            match std::thread::Builder::new().name(name).spawn(move || pool.work()) {
+            match crate::thread::start(self.name, move || pool.work()) {
                 Ok(_) => queue.threads += 1,
                 Err(error) => log::error!("no thread could be started: {error}"),
             }
@@ -77,7 +75,6 @@ impl Pool {
     }
 
     fn work(&self) {
-        (self.on_start)();
         let mut queue = self.queue.lock();
         loop {
             let now = Instant::now();
@@ -110,7 +107,7 @@ mod tests {
 
     #[test]
     fn tasks_run_in_the_order_in_which_they_are_due() {
-        let pool = Pool::new("test", 1, || ());
+        let pool = Pool::new("test", 1);
         let (send, receive) = mpsc::channel();
         let now = Instant::now();
         for (delay, name) in [(30, "c"), (20, "b"), (0, "a")] {
@@ -123,7 +120,7 @@ mod tests {
 
     #[test]
     fn a_pool_starts_no_more_threads_than_its_limit() {
-        let pool = Pool::new("test", 2, || ());
+        let pool = Pool::new("test", 2);
         let (send, receive) = mpsc::channel();
         for n in 0..50 {
             let send = send.clone();

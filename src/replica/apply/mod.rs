@@ -117,7 +117,7 @@ pub(super) fn apply(
     let jobs = (plan.bytes() / replica.limits.chunk_bytes).saturating_add(plan.files().len() as u64);
     for _ in 0..replica.limits.threads.min(usize::try_from(jobs).unwrap_or(usize::MAX)) {
         let (worker, alive) = (Arc::clone(&work), alive.clone());
-        let started = poll::start("litestream-apply", move || {
+        let started = crate::thread::start("apply", move || {
             let _until_the_end = alive;
             worker.run();
         });

@@ -40,7 +40,9 @@ pub(super) fn get(skip_verify: bool) -> Result<Client> {
     if let Some(made) = clients.iter().find(|made| made.skip_verify == skip_verify) {
         return Ok(made.client.clone());
     }
-    let client = make(skip_verify)?;
+    // The client's own thread inherits the signal mask of the thread that makes it (P33).
+    let made = crate::thread::start("connect", move || make(skip_verify))?.join();
+    let client = made.map_err(|_| Error::bug("making the HTTP client panicked"))??;
     clients.push(Made { pid, skip_verify, client: client.clone() });
     Ok(client)
 }

@@ -1,0 +1,167 @@
+//! How far shipping is, and waiting for it.
+
+use super::capture::Captured;
+use super::primary::{Phase, Primary, Progress, State};
+use crate::error::{Error, Kind, Result};
+use crate::ltx::Txid;
+use crate::time::Timestamp;
+use parking_lot::MutexGuard;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// How long stopping waits for the step that ships.
+const STEP_ENDS: Duration = Duration::from_secs(5);
+/// A wait looks this often whether it was interrupted.
+const INTERRUPT_INTERVAL: Duration = Duration::from_millis(50);
+
+impl Primary {
+    /// Everything up to publication `sequence` is in the store.
+    pub(super) fn durable(&self, txid: Txid, timestamp: Timestamp, sequence: u64) {
+        let mut progress = self.progress.lock();
+        progress.durable = Some((txid, timestamp));
+        progress.txid = progress.txid.max(Some(txid));
+        progress.durable_sequence = progress.durable_sequence.max(sequence);
+        drop(progress);
+        let next = self.capture.lock().batch.first;
+        let mut published = self.published.lock();
+        published.oldest = if published.sequence > sequence { next.or(published.oldest) } else { None };
+        drop(published);
+        self.progressed.notify_all();
+    }
+
+    pub(super) fn nothing_pending(&self, sequence: u64) {
+        {
+            let mut progress = self.progress.lock();
+            progress.durable_sequence = progress.durable_sequence.max(sequence);
+        }
+        let mut published = self.published.lock();
+        if published.sequence <= sequence {
+            published.oldest = None;
+        }
+        drop(published);
+        self.progressed.notify_all();
+    }
+
+    pub(super) fn recovered(&self) {
+        let mut progress = self.progress.lock();
+        progress.failures = 0;
+        if !self.is_stopped() {
+            progress.state = if progress.phase == Phase::Running { State::Running } else { State::Starting };
+        }
+        drop(progress);
+        self.progressed.notify_all();
+    }
+
+    pub(super) fn failed(&self, error: &Error) {
+        let mut progress = self.progress.lock();
+        progress.failures = progress.failures.saturating_add(1);
+        progress.state = match error.kind() {
+            Kind::Conflict => State::Fenced,
+            Kind::Diverged | Kind::Bug | Kind::Invalid => State::Error,
+            _ => State::Retrying,
+        };
+        drop(progress);
+        self.fail_visibly(error);
+    }
+
+    /// Into the status, and to those who log.
+    pub(super) fn fail_visibly(&self, error: &Error) {
+        log::warn!("{}: {error}", self.path.display());
+        self.progress.lock().last_error = Some((error.clone(), Timestamp::now()));
+        self.progressed.notify_all();
+    }
+
+    /// Nothing is shipped any more.
+    pub(super) fn is_final(&self) -> bool {
+        matches!(self.progress.lock().state, State::Fenced | State::Error | State::Stopped)
+    }
+
+    /// Waits until all that was committed before the call is in the store; the TXID that is durable then.
+    ///
+    /// # Errors
+    /// [`Kind::Timeout`], naming what is missing; [`Kind::Interrupted`]; what ended shipping.
+    pub fn sync(self: &Arc<Self>, timeout: Duration, cancelled: &dyn Fn() -> bool) -> Result<Option<Txid>> {
+        let wanted = self.published.lock().sequence;
+        let deadline = Instant::now() + timeout;
+        self.hurried.store(true, Ordering::Release);
+        self.schedule_ship(Instant::now());
+        let mut progress = self.progress.lock();
+        loop {
+            if progress.durable_sequence >= wanted && progress.phase == Phase::Running {
+                return Ok(progress.durable.map(|(txid, _)| txid));
+            }
+            if let (State::Fenced | State::Error | State::Stopped, Some((error, _))) =
+                (progress.state, &progress.last_error)
+            {
+                return Err(error.clone());
+            }
+            if Instant::now() >= deadline {
+                return Err(self.sync_timeout(&progress, timeout));
+            }
+            self.progressed.wait_for(&mut progress, INTERRUPT_INTERVAL);
+            if MutexGuard::unlocked(&mut progress, cancelled) {
+                return Err(Error::new(Kind::Interrupted, "interrupted"));
+            }
+            // A step that began before the call may have ended without seeing it.
+            if progress.failures == 0 {
+                MutexGuard::unlocked(&mut progress, || self.schedule_ship(Instant::now()));
+            }
+        }
+    }
+
+    pub(super) fn sync_timeout(&self, progress: &Progress, timeout: Duration) -> Error {
+        let durable = progress.durable.map_or_else(|| "nothing".to_owned(), |(txid, _)| format!("TXID {txid}"));
+        let why = progress.last_error.as_ref().map_or_else(String::new, |(e, _)| format!("; last error: {e}"));
+        let state = progress.state.name();
+        Error::new(
+            Kind::Timeout,
+            format!(
+                "not in {} after {:?}: commits after {durable} of {} (state {state}){why}. They are safe here and go on \
+                 being shipped",
+                self.url(),
+                timeout,
+                self.path.display()
+            ),
+        )
+    }
+
+    /// Ships what there is, then leaves everything ready for the next start.
+    pub(super) fn drain(self: &Arc<Self>, timeout: Duration, cancelled: &dyn Fn() -> bool) -> Result<Option<Txid>> {
+        let outcome = self.sync(timeout, cancelled);
+        let spooled = self.work.try_lock_for(timeout).map(|mut work| match work.as_mut() {
+            Some(work) => {
+                if self.phase() == Phase::Running {
+                    self.encode_batch(work)?;
+                    self.write_sums(work)?;
+                }
+                let all_staged = {
+                    let capture = self.capture.lock();
+                    capture.captured == Captured::Fresh && capture.batch.is_empty()
+                };
+                work.record.closed = self.closed.lock().clone().filter(|_| all_staged);
+                self.spool.write_record(&work.record)
+            }
+            None => Ok(()),
+        });
+        if let Some(mut capture) = self.capture.try_lock_for(self.options.barrier_timeout)
+            && capture.batch.is_empty()
+            && !self.image_active.load(Ordering::Acquire)
+        {
+            capture.close_files();
+        }
+        spooled.unwrap_or(Ok(()))?;
+        outcome
+    }
+
+    /// Drains, and stops shipping. What could not be shipped stays in the spool.
+    pub fn stop(self: &Arc<Self>, cancelled: &dyn Fn() -> bool) -> Result<Option<Txid>> {
+        let outcome = self.drain(self.options.close_timeout, cancelled);
+        self.stopped.store(true, Ordering::Release);
+        self.progress.lock().state = State::Stopped;
+        self.progressed.notify_all();
+        // The step that may still be running ends before the directory can be claimed anew.
+        drop(self.shipping.try_lock_for(STEP_ENDS));
+        outcome
+    }
+}

@@ -1,0 +1,166 @@
+//! What the threads of the pools do for a primary: follow the writer, and ship.
+
+use super::capture::{Capture, Captured};
+use super::encode::Work;
+use super::primary::{Phase, Primary};
+use crate::error::{Error, Result};
+use crate::wal::IndexHeader;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// Capture follows a busy writer at this distance, so that it finds little at a barrier (P12a).
+const FOLLOW_INTERVAL: Duration = Duration::from_millis(2);
+/// After a failure the next attempt waits this long at first, and at most.
+pub(super) const RETRY_FIRST: Duration = Duration::from_millis(500);
+const RETRY_MOST: Duration = Duration::from_secs(30);
+
+impl Primary {
+    pub(super) fn schedule_capture(self: &Arc<Self>, due: Instant) {
+        if !self.capture_scheduled.swap(true, Ordering::AcqRel) {
+            let primary = Arc::clone(self);
+            self.pools.capture.run_at(due, move || primary.guarded(Self::capture_task));
+        }
+    }
+
+    pub(super) fn schedule_ship(self: &Arc<Self>, due: Instant) {
+        if !self.ship_scheduled.swap(true, Ordering::AcqRel) {
+            let primary = Arc::clone(self);
+            self.pools.ship.run_at(due, move || primary.guarded(Self::ship_task));
+        }
+    }
+
+    /// No panic ends a thread of the pool: it becomes the primary's error.
+    pub(super) fn guarded(self: &Arc<Self>, body: fn(&Arc<Self>)) {
+        if let Err(error) = crate::panic::guard(|| body(self)) {
+            self.failed(&error);
+        }
+    }
+
+    /// Follows the writer: captures, and comes back soon as long as there is something new.
+    pub(super) fn capture_task(self: &Arc<Self>) {
+        let before = self.published.lock().sequence;
+        let outcome = {
+            let mut capture = self.capture.lock();
+            self.capture_now(&mut capture)
+        };
+        if let Err(error) = &outcome {
+            self.fail_visibly(error);
+        }
+        let due = if self.progress.lock().failures > 0 { None } else { Some(*self.next_object_at.lock()) };
+        if let Some(due) = due {
+            self.schedule_ship(if self.hurried.load(Ordering::Acquire) { Instant::now() } else { due });
+        }
+        self.capture_scheduled.store(false, Ordering::Release);
+        if self.published.lock().sequence != before {
+            self.schedule_capture(Instant::now() + FOLLOW_INTERVAL);
+        }
+    }
+
+    /// Captures up to the last publication.
+    pub(super) fn capture_now(&self, capture: &mut Capture) -> Result<()> {
+        let (header, sequence, noticed) = {
+            let published = self.published.lock();
+            (published.header, published.sequence, published.oldest.unwrap_or_else(Instant::now))
+        };
+        match header {
+            Some(header) if capture.captured != Captured::Gap => capture.run(&header, sequence, noticed),
+            // Nothing was published since the last close, so nothing is missing.
+            None if capture.captured != Captured::Gap => {
+                capture.batch.sequence = capture.batch.sequence.max(sequence);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn ship_task(self: &Arc<Self>) {
+        self.ship_scheduled.store(false, Ordering::Release);
+        let Some(_only_one) = self.shipping.try_lock() else { return };
+        if self.is_stopped() || self.is_final() {
+            return;
+        }
+        match self.ship_all() {
+            Ok(None) => self.recovered(),
+            Ok(Some(due)) => {
+                self.recovered();
+                self.schedule_ship(due);
+            }
+            Err(error) => {
+                self.failed(&error);
+                if !self.is_final() {
+                    let failures = self.progress.lock().failures.min(10);
+                    self.schedule_ship(Instant::now() + (RETRY_FIRST * 2_u32.pow(failures - 1)).min(RETRY_MOST));
+                }
+            }
+        }
+    }
+
+    /// Ships until nothing is left (`None`) or the pace asks to wait until a moment (P23).
+    pub(super) fn ship_all(self: &Arc<Self>) -> Result<Option<Instant>> {
+        loop {
+            if self.is_stopped() {
+                return Ok(None);
+            }
+            if let Some(staged) = self.with_work(|work| Ok(work.staged.front().cloned()))? {
+                *self.next_object_at.lock() = Instant::now() + self.options.sync_interval;
+                self.ship(&staged)?;
+                self.with_work(|work| {
+                    work.staged.pop_front();
+                    self.durable(staged.txid, staged.timestamp, staged.sequence);
+                    self.prune(work)
+                })?;
+                continue;
+            }
+            if self.capture.lock().captured == Captured::Gap && self.phase() == Phase::Running {
+                self.set_phase(Phase::Heal);
+            }
+            if self.phase() != Phase::Running {
+                if !self.run_phase()? {
+                    return Ok(None);
+                }
+                continue;
+            }
+            let (empty, sequence) = {
+                let mut capture = self.capture.lock();
+                self.capture_now(&mut capture)?;
+                (capture.batch.is_empty(), capture.batch.sequence)
+            };
+            if self.capture.lock().captured == Captured::Gap {
+                continue;
+            }
+            if empty {
+                self.nothing_pending(sequence);
+                self.hurried.store(false, Ordering::Release);
+                return Ok(None);
+            }
+            let due = *self.next_object_at.lock();
+            if due > Instant::now() && !self.hurried.load(Ordering::Acquire) {
+                return Ok(Some(due));
+            }
+            self.with_work(|work| {
+                self.encode_batch(work)?;
+                self.progress.lock().txid = work.head;
+                Ok(())
+            })?;
+        }
+    }
+
+    pub(super) fn with_work<T>(&self, body: impl FnOnce(&mut Work) -> Result<T>) -> Result<T> {
+        body(self.work.lock().as_mut().ok_or_else(|| Error::bug("a primary that has not started"))?)
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        self.progress.lock().phase
+    }
+
+    pub(super) fn set_phase(&self, phase: Phase) {
+        self.progress.lock().phase = phase;
+    }
+
+    /// The published header, and the publication that it is.
+    pub(super) fn last_published(&self) -> (Option<IndexHeader>, u64) {
+        let published = self.published.lock();
+        (published.header, published.sequence)
+    }
+}

@@ -1,0 +1,168 @@
+//! What a primary is told by the taps, on the threads that use the database and often under SQLite's locks.
+//!
+//! Each method takes the capture lock with a timeout at most (P5), and does bounded local work (P3).
+
+use super::capture::Captured;
+use super::primary::{Phase, Primary};
+use super::spool::FileIdentity;
+use super::tasks::RETRY_FIRST;
+use crate::error::{Error, Kind};
+use crate::wal::{IndexHeader, Salts};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+impl Primary {
+    /// P1. Copies the header; whether there is something to capture, for which `wake` is to be called.
+    pub fn published(&self, header: &IndexHeader) -> bool {
+        let mut published = self.published.lock();
+        if let Some(last) = &published.header {
+            // An older one may come late from a connection that committed nothing.
+            let older = last.salts == header.salts && header.max_frame < last.max_frame;
+            if last == header || older {
+                return false;
+            }
+        }
+        published.header = Some(*header);
+        if header.max_frame == 0 {
+            // A restart: what was published before is in the database file now, and nothing is new.
+            return false;
+        }
+        published.sequence += 1;
+        published.oldest.get_or_insert_with(Instant::now);
+        true
+    }
+
+    /// There is something to capture.
+    pub fn wake(self: &Arc<Self>) {
+        self.schedule_capture(Instant::now());
+    }
+
+    /// P3: captures to the end and leaves nothing only in the WAL. Never longer than `barrier_timeout` (P5); what could
+    /// not be captured by then is a gap.
+    pub fn barrier(self: &Arc<Self>, header: Option<&IndexHeader>) {
+        if let Some(header) = header {
+            self.published(header);
+        }
+        let Some(mut capture) = self.capture.try_lock_for(self.options.barrier_timeout) else {
+            self.gap_pending("capture did not end within barrier_timeout");
+            return;
+        };
+        if capture.captured == Captured::Gap {
+            return;
+        }
+        let outcome = self.capture_now(&mut capture).and_then(|()| capture.evacuate());
+        if let Err(error) = outcome {
+            capture.gap(format!("at a barrier: {error}"));
+            drop(capture);
+            self.failed(&error);
+            self.schedule_ship(Instant::now() + RETRY_FIRST);
+        }
+    }
+
+    /// The capture lock cannot be had: the gap is found by the next capture, since the restart was not witnessed.
+    pub(super) fn gap_pending(&self, reason: &str) {
+        log::warn!("{}: {reason}", self.path.display());
+        self.fail_visibly(&Error::new(Kind::Timeout, format!("{reason}; what differs is found and shipped")));
+    }
+
+    /// A WAL header with these salts is about to be written. The salts are told here once more, after the restart under
+    /// its locks: a connection that did not restart the WAL itself draws new ones for its first frame.
+    pub fn header_write(self: &Arc<Self>, salts: Salts) {
+        self.unlocked_restart(salts);
+        if let Some(mut capture) = self.capture.try_lock_for(self.options.barrier_timeout) {
+            capture.salts_drawn(salts);
+        }
+    }
+
+    /// The WAL is about to be truncated: after a restart under its locks, or by an exclusive connection. Which salts
+    /// follow is told by the next header.
+    pub fn wal_truncate(self: &Arc<Self>) {
+        self.unlocked_restart(Salts::default());
+    }
+
+    /// P4: if what was published still stands, no restart ran under its locks: the connection is exclusive, and this is
+    /// its barrier.
+    pub(super) fn unlocked_restart(self: &Arc<Self>, salts: Salts) {
+        let last = self.published.lock().header;
+        if let Some(last) = last.filter(|last| last.max_frame > 0 && last.salts != salts) {
+            self.barrier(None);
+            self.restarted(&IndexHeader { salts, max_frame: 0, ..last });
+        }
+    }
+
+    /// The restart that the barrier was for has run, under its locks.
+    pub fn restarted(&self, header: &IndexHeader) {
+        let capture = self.capture.try_lock_for(self.options.barrier_timeout);
+        // What was published before is in the database file now.
+        self.published.lock().header = Some(*header);
+        if let Some(mut capture) = capture {
+            capture.restarted(header);
+        }
+    }
+
+    /// The WAL of the database was opened by SQLite (P9).
+    pub fn wal_opened(&self) {
+        if let Some(mut capture) = self.capture.try_lock_for(self.options.barrier_timeout)
+            && let Err(error) = capture.wal_opened()
+        {
+            drop(capture);
+            self.fail_visibly(&error);
+        }
+    }
+
+    /// The database file is about to be written to, or cut off: an image saves the pages that it still needs (P10).
+    pub fn database_write(&self, offset: u64, length: u64) {
+        if !self.image_active.load(Ordering::Acquire) {
+            return;
+        }
+        let Some(mut capture) = self.capture.try_lock_for(self.options.barrier_timeout) else {
+            self.image_active.store(false, Ordering::Release);
+            return;
+        };
+        if let Err(error) = capture.save_for_image(offset, length) {
+            log::warn!("{}: the image begins again: {error}", self.path.display());
+            capture.image = None;
+        }
+    }
+
+    /// The last connection gives up the shared memory, after the barrier: it will delete the WAL.
+    pub fn last_close(&self) {
+        if let Some(mut capture) = self.capture.try_lock_for(self.options.barrier_timeout) {
+            self.published.lock().header = None;
+            capture.wal_deleted();
+            *self.closed.lock() = Some(FileIdentity::default());
+        }
+    }
+
+    /// The database file is about to be closed, still under the locks of its connection.
+    pub fn closing(&self) {
+        let mut closed = self.closed.lock();
+        if closed.is_some() {
+            *closed = FileIdentity::of(&self.path).ok();
+        }
+    }
+
+    /// No connection is left: drains for at most `close_timeout`, and leaves the rest in the spool.
+    pub fn all_closed(self: &Arc<Self>) {
+        if let Err(error) = self.drain(self.options.close_timeout, &|| false) {
+            log::warn!("{}: {error}", self.path.display());
+        }
+    }
+
+    /// The database is opened again after its last close: nobody may have touched it in between (P11).
+    pub fn reopened(&self) {
+        let closed = self.closed.lock().take();
+        let same = closed.as_ref().is_some_and(|c| FileIdentity::of(&self.path).is_ok_and(|now| now == *c));
+        if let Some(mut capture) = self.capture.try_lock_for(self.options.barrier_timeout)
+            && capture.captured == Captured::Fresh
+            && !same
+        {
+            capture.gap("the database file changed while it was closed here");
+            drop(capture);
+            // What was written meanwhile is news that no publication told.
+            self.published.lock().sequence += 1;
+            self.set_phase(Phase::Heal);
+        }
+    }
+}
