@@ -11,7 +11,7 @@ SELECT litestream_replicate('ftp://host/path');
 SELECT litestream_replicate('gs://bucket/path');
 SELECT litestream_replicate('s3://');
 SELECT litestream_replicate('s3:///path');
-SELECT litestream_replicate('s3://bucket/app?endpoint=nowhere');
+SELECT litestream_replicate('s3://bucket/app?endpoint=ftp://nowhere');
 SELECT litestream_replicate('s3://bucket/app?endpont=http://127.0.0.1:9');
 SELECT litestream_replicate(17);
 SELECT litestream_replicate('file://$DIR/app.db');

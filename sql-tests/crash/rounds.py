@@ -58,8 +58,12 @@ def write_and_kill(rng, scratch, replica, journal, number, page_size):
                rng.randrange(10**6), page_size]
     writer = subprocess.Popen(list(map(str, command)), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT)
-    # Starting python takes 0.1 s; then the image, then the load.
-    time.sleep(0.05 + rng.random() ** 2 * 1.5)
+    if rng.random() < 0.15:  # while it starts, reopens and makes its image
+        time.sleep(rng.random() * 0.4)
+    else:  # somewhere in its load
+        while writer.poll() is None and not journal.exists():
+            time.sleep(0.01)
+        time.sleep(rng.random() ** 2)
     killed = writer.poll() is None
     writer.send_signal(signal.SIGKILL)
     output = writer.communicate()[0].decode()

@@ -104,7 +104,7 @@ JSON
                 -dir="$run/data" -master.port=$((port + 1000)) -volume.port=$((port + 1047)) \
                 -filer -filer.port=$((port + 1055)) -s3 -s3.port="$port" -s3.config="$run/s3.json" \
                 -volume.max=200 -master.volumeSizeLimitMB=64 -master.electionTimeout=1s \
-                -master.heartbeatInterval=100ms -volume.minFreeSpace=1 >"$run/log" 2>&1 </dev/null) &
+                -master.heartbeatInterval=100ms -volume.minFreeSpace=1 -s3.port.iceberg=0 -s3.port.lance=0 >"$run/log" 2>&1 </dev/null) &
             pid=$!
             ;;
         moto)
