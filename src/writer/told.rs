@@ -162,7 +162,9 @@ impl Primary {
             drop(capture);
             // What was written meanwhile is news that no publication told.
             self.published.lock().sequence += 1;
-            self.set_phase(Phase::Heal);
+            if self.phase() == Phase::Running {
+                self.set_phase(Phase::Heal);
+            }
         }
     }
 }
