@@ -1,4 +1,4 @@
-# Guessable verbs; `make help` lists them. What is long lives in scripts/.
+# Guessable verbs; `make help` lists them. What is long lives in .ci/.
 
 PYTHON ?= /usr/bin/python3
 PREFIX ?= /usr/local
@@ -14,11 +14,11 @@ help: ## lists the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
 deps: ## checks for the tools that the build and the tests need; installs what is missing where apt-get may
-	@scripts/deps.sh
+	@.ci/deps.sh
 
 build: deps ## builds the extension: dist/liblitestream.so
 	$(CARGO) build --release --locked
-	@scripts/check-symbols.sh target/release/liblitestream.$(EXT)
+	@.ci/check-symbols.sh target/release/liblitestream.$(EXT)
 	@mkdir -p dist
 	@cp target/release/liblitestream.$(EXT) $(LIBRARY).new
 	@strip $(if $(filter dylib,$(EXT)),-x) $(LIBRARY).new
@@ -26,20 +26,20 @@ build: deps ## builds the extension: dist/liblitestream.so
 	@echo "$(LIBRARY): $$(wc -c < $(LIBRARY) | tr -d ' ') bytes"
 
 demo: build ## replicates a database on file://, looks into the replica, restores now and then
-	@scripts/demo.sh $(LIBRARY)
+	@.ci/demo.sh $(LIBRARY)
 
 test: build ## everything, the random suites in a sampled size; SUITES="sql model" runs some
-	@scripts/test.sh
+	@.ci/test.sh
 
 test-all: build ## everything, with more seeds, more rounds and all combinations
-	@LITESTREAM_TEST_FULL=1 scripts/test.sh
+	@LITESTREAM_TEST_FULL=1 .ci/test.sh
 
 bench: build ## W1 and R1: bare SQLite, this library and the real Litestream side by side
-	@scripts/deps.sh peers
+	@.ci/deps.sh peers
 	@$(PYTHON) benches/run
 
 install: build ## copies the library and its header below PREFIX (/usr/local); DESTDIR is honoured
-	@scripts/install.sh $(LIBRARY) $(PREFIX)
+	@.ci/install.sh $(LIBRARY) $(PREFIX)
 
 clean: ## removes what was built; .cache (the peers that the tests use) stays
 	$(CARGO) clean

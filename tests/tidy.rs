@@ -298,9 +298,9 @@ fn literal_len(rest: &str, before: Option<char>) -> Option<usize> {
     if rest.starts_with('"') {
         return Some(closed_by('"', rest));
     }
-    if rest.starts_with('\'') {
+    if let Some(quoted) = rest.strip_prefix('\'') {
         // 'a' or '\n', and not the lifetime 'a.
-        let escaped = rest[1..].starts_with('\\');
+        let escaped = quoted.starts_with('\\');
         let second = rest.chars().nth(2) == Some('\'');
         return (escaped || second).then(|| closed_by('\'', rest));
     }

@@ -35,7 +35,7 @@ suite() {
     summary+=$(printf '%-8s %5d passed %3d failed %5d s' "$name" "$passed" "$failed" $((SECONDS - started)))$'\n'
 }
 
-scripts/deps.sh peers || exit 1
+.ci/deps.sh peers || exit 1
 
 # Real S3 servers for the whole run; the Rust tests find them by LITESTREAM_TEST_S3, the others by themselves.
 stores=sql-tests/stores/objstore.sh
