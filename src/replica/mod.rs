@@ -94,6 +94,15 @@ impl Replica {
         Ok(Listing::from_entries(self.layout, entries))
     }
 
+    /// The same, on a thread of its own: `cancelled` is asked on the calling one, at least every 50 ms.
+    ///
+    /// # Errors
+    /// Those of the store; [`Kind::Interrupted`].
+    pub fn list_unless(&self, cancelled: &dyn Fn() -> bool) -> Result<Listing> {
+        let replica = self.clone();
+        poll::run(cancelled, move || replica.list())
+    }
+
     /// The files that give the target's state.
     ///
     /// # Errors

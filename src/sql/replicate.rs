@@ -5,9 +5,12 @@ use crate::config::Options;
 use crate::error::{Context, Error, Result};
 use crate::ltx::Txid;
 use crate::sqlite::{Connection, Value};
-use crate::store::{self, Store};
-use crate::vfs::primary;
-use std::sync::Arc;
+use crate::store::{self, Limits};
+use crate::vfs::primary::{self, Stores};
+use std::time::Duration;
+
+/// How long the user waits for the first answer of a store.
+const PROVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) fn replicate(connection: Connection, arguments: &[Value]) -> Result<Value> {
     let (path, url, options) = match arguments {
@@ -25,17 +28,19 @@ pub(super) fn replicate(connection: Connection, arguments: &[Value]) -> Result<V
     if !connection.is_threadsafe()? {
         return Err(Error::invalid("this SQLite was built without threads, which replication needs"));
     }
-    let store = store::open(url)?;
+    let patience = Limits { overall_timeout: PROVE_TIMEOUT, request_timeout: PROVE_TIMEOUT, ..Limits::default() };
+    let prove = store::open_with(url, &store::Options { limits: patience, ..store::Options::default() })?;
+    let stores = &Stores { prove, ship: store::open(url)? };
     let primary = match path {
-        Value::Null => of_schema(connection, "main", store, options)?,
-        Value::Text(path) => of_path(connection, path, store, options)?,
+        Value::Null => of_schema(connection, "main", stores, options)?,
+        Value::Text(path) => of_path(connection, path, stores, options)?,
         other => return Err(wrong("litestream_replicate", "a path or NULL", other)),
     };
     Ok(Value::Text(primary.unwrap_or(Txid::FIRST).to_string()))
 }
 
 /// A database that this connection has open under a name.
-fn of_schema(connection: Connection, schema: &str, store: Arc<dyn Store>, options: Options) -> Result<Option<Txid>> {
+fn of_schema(connection: Connection, schema: &str, stores: &Stores, options: Options) -> Result<Option<Txid>> {
     let path = connection.file_name(schema);
     if path.is_empty() {
         return Err(Error::invalid(format!(
@@ -51,16 +56,16 @@ fn of_schema(connection: Connection, schema: &str, store: Arc<dyn Store>, option
             "litestream_replicate cannot run inside a transaction, since it may have to set WAL mode: COMMIT first",
         ));
     }
-    Ok(primary::replicate(connection, schema, &path, store, options)?.txid())
+    Ok(primary::replicate(connection, schema, &path, stores, options)?.txid())
 }
 
 /// A database by its path: through this connection if it has it open, else through one of our own.
-fn of_path(connection: Connection, path: &str, store: Arc<dyn Store>, options: Options) -> Result<Option<Txid>> {
+fn of_path(connection: Connection, path: &str, stores: &Stores, options: Options) -> Result<Option<Txid>> {
     let path = primary::full_path(path)?;
     for schema in connection.schemas()? {
         if connection.file_name(&schema) == path {
-            return of_schema(connection, &schema, store, options);
+            return of_schema(connection, &schema, stores, options);
         }
     }
-    Connection::with_own(&path, |own| of_schema(own, "main", store, options))
+    Connection::with_own(&path, |own| of_schema(own, "main", stores, options))
 }

@@ -3,12 +3,13 @@
 use crate::config::Options;
 use crate::error::{Error, Kind, Result};
 use crate::ltx::PageSize;
+use crate::replica::Listing;
 use crate::sqlite::{
     BaseFile, BaseVfs, Connection, FileRole, Observer, PragmaAnswer, Shim, WalIndexHeader, install_shim,
 };
 use crate::store::Store;
 use crate::wal::{FrameHeader, IndexHeader, Salts, WAL_HEADER_SIZE};
-use crate::writer::{DatabaseFile, Files, Parts, Pools, Primary, Status};
+use crate::writer::{self, DatabaseFile, Files, Parts, Pools, Primary, Status};
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -319,23 +320,34 @@ pub fn stop(path: &str, cancelled: &dyn Fn() -> bool) -> Result<Option<crate::lt
     outcome
 }
 
+/// The store of a replica, twice: a user waits for the answer of the first, which gives up sooner.
+pub struct Stores {
+    pub prove: Arc<dyn Store>,
+    pub ship: Arc<dyn Store>,
+}
+
 /// Starts replicating a schema of an open connection, which is adopted if it was opened before the shim (P14).
 pub fn replicate(
     connection: Connection,
     schema: &str,
     path: &str,
-    store: Arc<dyn Store>,
+    stores: &Stores,
     options: Options,
 ) -> Result<Arc<Primary>> {
     let database = database(path);
     if let Some(primary) = database.primary()
-        && primary.url() != store.url()
+        && primary.url() != stores.ship.url()
     {
         return Err(Error::new(
             Kind::Busy,
             format!("{path} is replicated to {} already: SELECT litestream_stop() first", primary.url()),
         ));
     }
+    // Proven first: a URL that is wrong leaves the database as it was.
+    let listing = match database.primary() {
+        Some(_) => None,
+        None => writer::prove(std::path::Path::new(path), &stores.prove, &|| connection.is_interrupted())?,
+    };
     let mode = connection.query(&format!("PRAGMA {}.journal_mode=WAL", quoted(schema)))?;
     if mode != ["wal"] {
         let mode = mode.join(" ");
@@ -351,7 +363,7 @@ pub fn replicate(
     let primary = match database.primary() {
         Some(primary) => primary,
         None => {
-            let primary = start(connection, schema, path, store, options)?;
+            let primary = start(connection, schema, path, (Arc::clone(&stores.ship), listing), options)?;
             database.set_primary(Some(Arc::clone(&primary)));
             primary
         }
@@ -368,7 +380,7 @@ fn start(
     connection: Connection,
     schema: &str,
     path: &str,
-    store: Arc<dyn Store>,
+    (store, listing): (Arc<dyn Store>, Option<Listing>),
     options: Options,
 ) -> Result<Arc<Primary>> {
     let size = connection.query(&format!("PRAGMA {}.page_size", quoted(schema)))?;
@@ -380,7 +392,7 @@ fn start(
     }
     let files = Arc::new(BaseFiles { vfs: base()?, path: path.to_owned() });
     let pools = process().pools.clone();
-    Primary::start_new(Parts { path: PathBuf::from(path), store, files, options, page_size, published, pools })
+    Primary::start_new(Parts { path: PathBuf::from(path), store, files, options, page_size, published, listing, pools })
 }
 
 fn published_header(connection: Connection, schema: &str) -> Result<Option<IndexHeader>> {

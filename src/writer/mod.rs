@@ -38,4 +38,4 @@ mod tasks;
 mod told;
 
 pub use files::{DatabaseFile, Files};
-pub use primary::{Parts, Pools, Primary, Status};
+pub use primary::{Parts, Pools, Primary, Status, prove};

@@ -11,12 +11,12 @@ use super::spool::{FileIdentity, Record, Spool};
 use crate::config::Options;
 use crate::error::{Error, Result};
 use crate::ltx::{PageSize, Txid};
-use crate::replica::Replica;
+use crate::replica::{Listing, Replica};
 use crate::store::{Counters, Store};
 use crate::time::Timestamp;
 use crate::wal::IndexHeader;
 use parking_lot::{Condvar, Mutex};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -157,23 +157,21 @@ pub struct Parts {
     pub options: Options,
     pub page_size: PageSize,
     pub published: Option<IndexHeader>,
+    /// What the replica holds; `None` if the store is away ([`prove`]).
+    pub listing: Option<Listing>,
     pub pools: Pools,
 }
 
 impl Primary {
-    /// Proves the store, finds out where to go on, and starts. The database is in WAL mode.
+    /// Finds out where to go on, and starts. The database is in WAL mode.
     ///
     /// # Errors
-    /// [`Kind::Busy`] if another process replicates the database; [`Kind::Diverged`] if database and replica do not
-    /// belong together; those of the store, unless it is merely away and there is a local record of this replica.
+    /// [`Kind::Busy`](crate::error::Kind::Busy) if another process replicates the database;
+    /// [`Kind::Diverged`](crate::error::Kind::Diverged) if database and replica do not belong together; those of the
+    /// store and of the local file system.
     pub fn start_new(parts: Parts) -> Result<Arc<Self>> {
         let replica = Replica::new(Arc::clone(&parts.store));
-        let listing = match replica.list() {
-            Ok(listing) => Some(listing),
-            Err(error) if error.is_retryable() && has_record(&parts) => None,
-            Err(error) => return Err(error),
-        };
-        let away = listing.is_none();
+        let away = parts.listing.is_none();
         let spool = Spool::open(&parts.path)?;
         let directory = spool.path().to_owned();
         let published = Published { header: parts.published, sequence: 1, oldest: None };
@@ -208,7 +206,7 @@ impl Primary {
             next_object_at: Mutex::new(Instant::now()),
             closed: Mutex::new(None),
         };
-        let mut start = primary.start(listing.as_ref(), parts.published.as_ref())?;
+        let mut start = primary.start(parts.listing.as_ref(), parts.published.as_ref())?;
         primary.spool.write_record(&start.work.record)?;
         {
             let mut progress = primary.progress.lock();
@@ -279,10 +277,21 @@ impl Primary {
     }
 }
 
-/// Whether there is a local record of this replica, with which a primary may start while the store is away.
-fn has_record(parts: &Parts) -> bool {
-    let record = std::fs::read(Spool::directory_of(&parts.path).join("record"))
+/// Proves URL, credentials and bucket by listing what the replica holds. `None`: the store is away, but there is a local
+/// record of this replica, with which a primary may start.
+///
+/// # Errors
+/// Those of the store; [`Kind::Interrupted`](crate::error::Kind::Interrupted).
+pub fn prove(path: &Path, store: &Arc<dyn Store>, cancelled: &dyn Fn() -> bool) -> Result<Option<Listing>> {
+    match Replica::new(Arc::clone(store)).list_unless(cancelled) {
+        Err(error) if error.is_retryable() && has_record(path, store.url()) => Ok(None),
+        listing => listing.map(Some),
+    }
+}
+
+fn has_record(path: &Path, url: &str) -> bool {
+    let record = std::fs::read(Spool::directory_of(path).join("record"))
         .ok()
         .and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok());
-    record.is_some_and(|r| r.url == parts.store.url() && r.txid().is_some())
+    record.is_some_and(|r| r.url == url && r.txid().is_some())
 }
