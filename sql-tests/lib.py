@@ -361,7 +361,7 @@ def litestream(*arguments, environment=None, timeout=120):
 def litestream_binary():
     binary = CACHE / "peers" / "bin" / "litestream"
     if not binary.exists():
-        subprocess.run([ROOT / "scripts" / "deps.sh", "peers"], check=True, env=os.environ | {"PYTHON": sys.executable})
+        subprocess.run([ROOT / ".ci" / "deps.sh", "peers"], check=True, env=os.environ | {"PYTHON": sys.executable})
     return binary
 
 
