@@ -40,6 +40,13 @@ suite() {
 # Real S3 servers for the whole run; the Rust tests find them by LITESTREAM_TEST_S3, the others by themselves.
 stores=sql-tests/stores/objstore.sh
 servers="seaweed moto"
+free_port() {
+    local port=$1
+    while (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do port=$((port + 100)); done
+    echo "$port"
+}
+export LITESTREAM_TEST_SEAWEED_PORT=${LITESTREAM_TEST_SEAWEED_PORT:-$(free_port 18333)}
+export LITESTREAM_TEST_MOTO_PORT=${LITESTREAM_TEST_MOTO_PORT:-$(free_port 18336)}
 trap 'for server in $servers; do $stores stop "$server"; done' EXIT
 for server in $servers; do
     $stores install "$server" && url=$($stores start "$server") || exit 1

@@ -1,7 +1,7 @@
 .open app.db
-SELECT litestream_replicate('file://$DIR/replica');
 CREATE TABLE t(a);
 INSERT INTO t VALUES (hex(zeroblob(10000)));
+SELECT litestream_replicate('file://$DIR/replica');
 SELECT litestream_sync() IS NOT NULL;
 SELECT litestream_stop() IS NOT NULL;
 .shell cp -r replica cut; for f in cut/ltx/0/*; do head -c 300 $f > x; cp x $f; rm x; done

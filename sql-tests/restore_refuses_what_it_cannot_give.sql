@@ -1,7 +1,7 @@
 .open app.db
 SELECT litestream_restore('file://$DIR/nothing', 'restored.db');
-SELECT litestream_replicate('file://$DIR/replica');
 CREATE TABLE t(a);
+SELECT litestream_replicate('file://$DIR/replica');
 SELECT litestream_sync() IS NOT NULL;
 -- A TXID that was never shipped, and what is no point in time.
 SELECT litestream_restore('file://$DIR/replica', 'restored.db', '00000000000fffff');

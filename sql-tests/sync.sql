@@ -1,7 +1,7 @@
 .open app.db
+CREATE TABLE t(a);
 SELECT litestream_sync();
 SELECT litestream_replicate('file://$DIR/replica') IS NOT NULL;
-CREATE TABLE t(a);
 SELECT litestream_sync() = litestream_txid();
 -- Nothing new: the same TXID, no object.
 SELECT litestream_sync() = litestream_sync();
