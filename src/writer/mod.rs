@@ -35,6 +35,8 @@ mod spool;
 mod start;
 mod sums;
 mod tasks;
+#[cfg(test)]
+mod tests;
 mod told;
 
 pub use files::{DatabaseFile, Files};

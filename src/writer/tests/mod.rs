@@ -1,0 +1,157 @@
+//! The primary without a host: SQLite writes the database through its own VFS, and the tests tell what a tap would.
+
+mod capture;
+mod shipping;
+
+use crate::config::Options;
+use crate::error::{Context, Result};
+use crate::ltx::PageSize;
+use crate::replica::{Options as RestoreOptions, Replica, Target, restore};
+use crate::store::Store;
+use crate::wal::IndexHeader;
+use crate::writer::{DatabaseFile, Files, Parts, Pools, Primary};
+use rusqlite::Connection;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+
+const PAGE_SIZE: u32 = 1024;
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Plain files: the test process holds no lock that closing them could drop.
+struct PlainFile(File);
+
+impl DatabaseFile for PlainFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<bool> {
+        buffer.fill(0);
+        let mut read = 0;
+        while read < buffer.len() {
+            match self.0.read_at(&mut buffer[read..], offset + read as u64).context("read")? {
+                0 => return Ok(false),
+                n => read += n,
+            }
+        }
+        Ok(true)
+    }
+    fn size(&self) -> Result<u64> {
+        Ok(self.0.metadata().context("size")?.len())
+    }
+    fn sync(&self) -> Result<()> {
+        self.0.sync_data().context("sync")
+    }
+    fn has_moved(&self) -> bool {
+        false
+    }
+}
+
+struct PlainFiles(PathBuf);
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+impl Files for PlainFiles {
+    fn open_database(&self) -> Result<Box<dyn DatabaseFile>> {
+        Ok(Box::new(PlainFile(File::open(&self.0).context("open")?)))
+    }
+    fn open_wal(&self) -> Result<Box<dyn DatabaseFile>> {
+        Ok(Box::new(PlainFile(File::open(beside(&self.0, "-wal")).context("open")?)))
+    }
+}
+
+/// A database that SQLite writes.
+struct Source {
+    directory: TempDir,
+    path: PathBuf,
+    db: Connection,
+}
+
+impl Source {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("app.db");
+        let db = Connection::open(&path).unwrap();
+        db.execute_batch(&format!(
+            "PRAGMA page_size={PAGE_SIZE}; PRAGMA journal_mode=WAL; PRAGMA wal_autocheckpoint=0;
+             CREATE TABLE t(id INTEGER PRIMARY KEY, v)"
+        ))
+        .unwrap();
+        Self { directory, path, db }
+    }
+
+    fn insert(&self, rows: u32) {
+        self.db
+            .execute_batch(&format!(
+                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<{rows})
+                 INSERT INTO t(v) SELECT hex(randomblob(100)) FROM n"
+            ))
+            .unwrap();
+    }
+
+    /// What a tap copies at the unlock of the write lock.
+    fn header(&self) -> IndexHeader {
+        let mut bytes = [0; IndexHeader::SIZE];
+        File::open(beside(&self.path, "-shm")).unwrap().read_exact_at(&mut bytes, 0).unwrap();
+        IndexHeader::parse(&bytes).unwrap()
+    }
+
+    /// The database as readers see it, as bytes.
+    fn image(&self) -> Vec<u8> {
+        let copy = self.directory.path().join("image.db");
+        let _ = std::fs::remove_file(&copy);
+        let mut target = Connection::open(&copy).unwrap();
+        rusqlite::backup::Backup::new(&self.db, &mut target)
+            .unwrap()
+            .run_to_completion(10_000, Duration::ZERO, None)
+            .unwrap();
+        drop(target);
+        std::fs::read(&copy).unwrap()
+    }
+
+    fn start(&self, store: &Arc<dyn Store>) -> Result<Arc<Primary>> {
+        let listing = crate::writer::prove(&self.path, store, &|| false)?;
+        Primary::start_new(Parts {
+            path: self.path.clone(),
+            store: Arc::clone(store),
+            files: Arc::new(PlainFiles(self.path.clone())),
+            options: Options { sync_interval: Duration::from_millis(1), ..Options::default() },
+            page_size: PageSize::new(PAGE_SIZE).unwrap(),
+            published: Some(self.header()),
+            listing,
+            pools: Pools::new(),
+        })
+    }
+
+    /// A commit, as the taps tell it.
+    fn commit(&self, primary: &Arc<Primary>, rows: u32) {
+        self.insert(rows);
+        primary.published(&self.header());
+        primary.wake();
+    }
+
+    /// What the replica restores to.
+    fn restored(&self, store: &Arc<dyn Store>, target: Target) -> Vec<u8> {
+        let path = self.directory.path().join("restored.db");
+        let _ = std::fs::remove_file(&path);
+        restore(&Replica::new(Arc::clone(store)), target, &path, RestoreOptions::default(), &|| false).unwrap();
+        std::fs::read(&path).unwrap()
+    }
+}
+
+/// Equal but for what a backup changes in the header: the change counter (24..28) and what was valid for it (92..100).
+fn assert_same(found: &[u8], expected: &[u8]) {
+    let mask = |bytes: &[u8]| {
+        let mut bytes = bytes.to_vec();
+        bytes[18..28].fill(0);
+        bytes[40..44].fill(0);
+        bytes[92..100].fill(0);
+        bytes
+    };
+    assert_eq!(found.len(), expected.len());
+    assert!(mask(found) == mask(expected), "the bytes differ");
+}

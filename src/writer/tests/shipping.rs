@@ -1,0 +1,225 @@
+//! What reaches the store, when the store does not always answer.
+
+use super::*;
+use crate::error::Kind;
+use crate::ltx::Txid;
+use crate::store::MemoryStore;
+use crate::store::fault::{Call, Fault, FaultStore};
+use crate::writer::primary::State;
+
+fn faulty() -> (Arc<FaultStore>, Arc<dyn Store>) {
+    let faults = Arc::new(FaultStore::new(Arc::new(MemoryStore::new())));
+    let store = Arc::clone(&faults) as Arc<dyn Store>;
+    (faults, store)
+}
+
+fn away() -> crate::error::Error {
+    crate::error::Error::new(Kind::Unavailable, "the store is away")
+}
+
+fn sync(primary: &Arc<Primary>) -> Txid {
+    primary.sync(TIMEOUT, &|| false).unwrap().unwrap()
+}
+
+#[test]
+fn p17_the_first_txid_is_a_complete_image_and_the_next_ones_follow_without_a_gap() {
+    let source = Source::new();
+    source.insert(100);
+    let (_, store) = faulty();
+    let primary = source.start(&store).unwrap();
+    assert_eq!(sync(&primary), Txid::FIRST);
+    assert_same(&source.restored(&store, Target::Latest), &source.image());
+    for n in 2..6 {
+        source.commit(&primary, 10);
+        assert_eq!(sync(&primary).get(), n);
+        assert_same(&source.restored(&store, Target::Latest), &source.image());
+    }
+}
+
+/// P19: a PUT whose answer is lost has happened; the next attempt finds its own bytes and goes on.
+#[test]
+fn p19_a_lost_answer_is_resolved_with_the_same_bytes() {
+    let source = Source::new();
+    let (faults, store) = faulty();
+    let primary = source.start(&store).unwrap();
+    sync(&primary);
+    faults.at(Call::PutIfAbsent, 1, Fault::After(away()));
+    source.commit(&primary, 10);
+    assert_eq!(sync(&primary).get(), 2);
+    source.commit(&primary, 10);
+    assert_eq!(sync(&primary).get(), 3);
+    assert_same(&source.restored(&store, Target::Latest), &source.image());
+}
+
+/// P20: an object that somebody else made is never overwritten; shipping ends, and says so.
+#[test]
+fn p20_a_foreign_object_ends_shipping_and_stays() {
+    let source = Source::new();
+    let (_, store) = faulty();
+    let primary = source.start(&store).unwrap();
+    sync(&primary);
+    let key = "ltx/0/0000000000000002-0000000000000002.ltx";
+    store.put(key, b"of another primary", &crate::store::Metadata::default()).unwrap();
+    source.commit(&primary, 10);
+    let error = primary.sync(TIMEOUT, &|| false).unwrap_err();
+    assert_eq!(error.kind(), Kind::Conflict);
+    assert!(error.to_string().contains("was created by another primary"), "{error}");
+    assert_eq!(primary.status().state, State::Fenced);
+    assert_eq!(store.get(key, 100).unwrap().unwrap().0, b"of another primary");
+}
+
+/// P18: while the store is away, commits go on in one open batch, and afterwards everything arrives.
+#[test]
+fn p18_an_outage_leaves_one_file_in_the_spool_and_then_everything_arrives() {
+    let source = Source::new();
+    let (faults, store) = faulty();
+    let primary = source.start(&store).unwrap();
+    sync(&primary);
+    faults.always(Call::PutIfAbsent, Fault::Before(away()));
+    for _ in 0..20 {
+        source.commit(&primary, 5);
+    }
+    let error = primary.sync(Duration::from_millis(700), &|| false).unwrap_err();
+    assert_eq!(error.kind(), Kind::Timeout);
+    assert!(error.to_string().contains("commits after TXID 0000000000000001"), "{error}");
+    let status = primary.status();
+    assert_eq!((status.state, status.spool_files), (State::Retrying, 1));
+    assert!(status.last_error.is_some() && status.lag > Duration::ZERO);
+    faults.clear();
+    assert_eq!(sync(&primary).get(), 3);
+    assert_same(&source.restored(&store, Target::Latest), &source.image());
+    assert_eq!((primary.status().state, primary.lag()), (State::Running, Duration::ZERO));
+}
+
+/// P22: timestamps rise with the TXIDs, also when the clock of the store is behind.
+#[test]
+fn p22_timestamps_never_go_back() {
+    let source = Source::new();
+    let memory = Arc::new(MemoryStore::new());
+    let store = Arc::clone(&memory) as Arc<dyn Store>;
+    let primary = source.start(&store).unwrap();
+    sync(&primary);
+    let mut last = primary.durable_txid().unwrap().1;
+    for offset in [0, -60_000, 60_000, 0] {
+        memory.set_clock_offset_ms(offset);
+        source.commit(&primary, 1);
+        sync(&primary);
+        let now = primary.durable_txid().unwrap().1;
+        assert!(now > last, "{now} after {last}");
+        last = now;
+    }
+}
+
+/// P21: the rolling checksums in the metadata chain the objects together.
+#[test]
+fn p21_each_object_begins_with_the_checksum_with_which_the_one_before_ended() {
+    let source = Source::new();
+    let (_, store) = faulty();
+    let primary = source.start(&store).unwrap();
+    sync(&primary);
+    for _ in 0..3 {
+        source.commit(&primary, 50);
+        sync(&primary);
+    }
+    let metadata = |n: u64, name: &str| {
+        let object = store.head(&format!("ltx/0/{n:016x}-{n:016x}.ltx")).unwrap().unwrap();
+        object.metadata.pairs.into_iter().find(|(key, _)| key == name).unwrap().1
+    };
+    assert_eq!(metadata(2, "liblitestream-after"), metadata(3, "liblitestream-before"));
+    assert_eq!(metadata(3, "liblitestream-after"), metadata(4, "liblitestream-before"));
+    let sums = crate::replica::page_checksums(&Replica::new(Arc::clone(&store)), Target::Latest, &|| false).unwrap();
+    assert_eq!(metadata(4, "liblitestream-after"), format!("{:016x}", sums.rolling.get()));
+}
+
+/// P12: after a gap only the pages that differ are shipped.
+#[test]
+fn p12_a_gap_is_healed_with_the_pages_that_differ() {
+    let source = Source::new();
+    source.insert(2000);
+    let (_, store) = faulty();
+    let primary = source.start(&store).unwrap();
+    sync(&primary);
+    primary.stop(&|| false).unwrap();
+    drop(primary);
+    // Unseen: a commit, a checkpoint, a new generation of the WAL.
+    source.insert(1);
+    source.db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    source.insert(1);
+    let primary = source.start(&store).unwrap();
+    assert_eq!(sync(&primary).get(), 2);
+    assert_same(&source.restored(&store, Target::Latest), &source.image());
+    let size = |n: u64| store.head(&format!("ltx/0/{n:016x}-{n:016x}.ltx")).unwrap().unwrap().size;
+    assert!(size(2) * 20 < size(1), "{} bytes for a row, {} for the image", size(2), size(1));
+}
+
+/// A start while the store is away needs a local record; then it goes on where it was.
+#[test]
+fn a_start_without_the_store_needs_a_local_record() {
+    let source = Source::new();
+    let (faults, store) = faulty();
+    faults.always(Call::List, Fault::Before(away()));
+    assert_eq!(source.start(&store).map(|_| ()).unwrap_err().kind(), Kind::Unavailable);
+    faults.clear();
+    let primary = source.start(&store).unwrap();
+    sync(&primary);
+    source.commit(&primary, 3);
+    sync(&primary);
+    primary.stop(&|| false).unwrap();
+    drop(primary);
+    faults.always(Call::List, Fault::Before(away()));
+    faults.always(Call::PutIfAbsent, Fault::Before(away()));
+    let primary = source.start(&store).unwrap();
+    source.commit(&primary, 3);
+    assert!(primary.sync(Duration::from_millis(300), &|| false).is_err());
+    faults.clear();
+    assert_eq!(sync(&primary).get(), 3);
+    assert_same(&source.restored(&store, Target::Latest), &source.image());
+}
+
+/// A process that dies between an upload and its record finds its own object, and goes on.
+#[test]
+fn an_object_of_ours_that_the_record_does_not_know_is_recognised() {
+    let source = Source::new();
+    let (_, store) = faulty();
+    let primary = source.start(&store).unwrap();
+    sync(&primary);
+    let record = source.directory.path().join(".app.db-litestream/record");
+    let before = std::fs::read(&record).unwrap();
+    source.commit(&primary, 10);
+    assert_eq!(sync(&primary).get(), 2);
+    primary.stop(&|| false).unwrap();
+    drop(primary);
+    std::fs::write(&record, before).unwrap();
+    std::fs::remove_file(
+        source.directory.path().join(".app.db-litestream/ltx/0/0000000000000002-0000000000000002.ltx"),
+    )
+    .unwrap();
+    let primary = source.start(&store).unwrap();
+    source.commit(&primary, 10);
+    assert_eq!(sync(&primary).get(), 3);
+    assert_same(&source.restored(&store, Target::Latest), &source.image());
+}
+
+/// DESIGN 7: a database that is not what the replica holds is refused, with both positions and the ways out.
+#[test]
+fn a_database_without_a_record_may_go_on_only_if_it_is_what_the_replica_holds() {
+    let source = Source::new();
+    source.insert(10);
+    let (_, store) = faulty();
+    let primary = source.start(&store).unwrap();
+    sync(&primary);
+    primary.stop(&|| false).unwrap();
+    drop(primary);
+    std::fs::remove_dir_all(source.directory.path().join(".app.db-litestream")).unwrap();
+    let primary = source.start(&store).unwrap();
+    assert_eq!(sync(&primary), Txid::FIRST);
+    primary.stop(&|| false).unwrap();
+    drop(primary);
+    std::fs::remove_dir_all(source.directory.path().join(".app.db-litestream")).unwrap();
+    source.insert(1);
+    let error = source.start(&store).map(|_| ()).unwrap_err();
+    assert_eq!(error.kind(), Kind::Diverged);
+    for part in ["no record", "TXID 0000000000000001", "litestream_restore", "empty URL"] {
+        assert!(error.to_string().contains(part), "{part}: {error}");
+    }
+}
