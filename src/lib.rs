@@ -1,6 +1,62 @@
-//! liblitestream: replicates SQLite databases to object storage from inside the process.
+//! liblitestream: a SQLite extension that replicates databases to object storage from inside the process.
 //!
-//! This file is the map of the code.
+//! This file is the map of the code. `README.md` says what it does, `docs/design.md` why it does it that way: the rules
+//! (P7, R4) that comments name, the bytes, and what SQLite does that one must know.
+//!
+//! # Layers
+//!
+//! Imports point down only; `tests/tidy.rs` checks it.
+//!
+//! | Module | Holds |
+//! |---|---|
+//! | `sql` | the SQL surface: two tables that list it in `sql/mod.rs`, and one file per family of functions |
+//! | `vfs` | glue: which databases are open in the process, which are replicated, what their taps tell whom |
+//! | `sqlite` | the only unsafe code: entry points, the host's API table, the shim VFS, taps on open files, our own file handles. Knows nothing of replication |
+//! | `writer` | the primary: capture, batch, spool, ship; its threads. Knows the database only as `writer::Files` |
+//! | `replica` | what a replica is: keys, listing, the restore plan, two histories; applying a plan; restore |
+//! | `store` | the trait `Store` and what is behind it: `memory`, `file`, `s3`, `http`, faults for tests |
+//! | `wal` | the WAL and the wal-index: pure, bytes in, values out |
+//! | `ltx` | the LTX format: pure, bytes in, bytes out |
+//! | `config` | what users can set, as validated values |
+//! | `time`, `error` | timestamps and the clock; one error type, whose messages name the thing, the place and the way out |
+//! | `panic`, `thread` | as guests of the host: panics kept in, threads named and without its signals |
+//!
+//! # Start reading here
+//!
+//! - **A commit becomes an object.** `sqlite/tap.rs`, `x_shm_lock`: SQLite gives back the WAL write lock. Then
+//!   `writer/told.rs`, `published`; on a thread of ours `writer/tasks.rs`, `capture_task` and `ship_all`; in that order
+//!   `writer/capture.rs`, `run`; `writer/encode.rs`, `encode_batch`; `writer/ship.rs`, `ship`.
+//! - **The WAL is about to be restarted.** `x_shm_lock` again, then `writer/told.rs`, `barrier`.
+//! - **A replication starts.** `sql/replicate.rs`, `vfs/primary.rs`, `replicate`, then the table in `writer/start.rs`.
+//! - **A gap is healed, a first image is made.** `writer/phase.rs`.
+//! - **A restore.** `sql/restore.rs`, then `replica/restore/mod.rs`: plan, temporary file, apply, rename.
+//! - **The library is loaded.** `sqlite/entry.rs`, then `load` below.
+//!
+//! # Invariants
+//!
+//! Architecture invariant: nothing committed is lost. Before SQLite destroys WAL content, capture has taken what is
+//! only there; what it could not take is a gap, and a gap is healed by comparing pages (`writer/told.rs`,
+//! `writer/phase.rs`).
+//!
+//! Architecture invariant: nothing is read of a WAL beyond what SQLite has published (`writer/capture.rs`).
+//!
+//! Architecture invariant: on the commit path 48 bytes are copied and at most a thread is woken. No I/O, no HTTP, no
+//! compression; only a barrier, and a checkpoint while an image is read, do bounded local work (`sqlite/tap.rs`,
+//! `writer/told.rs`).
+//!
+//! Architecture invariant: no LTX object is ever created but if absent, and none is ever replaced or deleted
+//! (`writer/ship.rs`).
+//!
+//! Architecture invariant: SQLite is reached through the host's API table alone; no second SQLite is linked in
+//! (`sqlite/api.rs`, `.ci/check-symbols.sh`). `unsafe` stands in `sqlite/` only.
+//!
+//! Architecture invariant: no panic, no output on the host's streams, no signal handler, and no thread before the first
+//! task (`panic.rs`, `thread.rs`, `writer/pool.rs`). A forked child begins with its own state (`vfs/primary.rs`).
+//!
+//! Architecture invariant: `ltx` and `wal` open, name and fetch nothing, and use no length before it is checked.
+//!
+//! Architecture invariant: a store's call is complete in itself. Deadlines and retries are inside it (`store/http`);
+//! layers above see a result, or an error that says whether the same call may succeed later.
 
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
