@@ -48,6 +48,9 @@ fn of_schema(connection: Connection, schema: &str, stores: &Stores, options: Opt
              replicated"
         )));
     }
+    if path.contains(char::REPLACEMENT_CHARACTER) {
+        return Err(Error::invalid(format!("{path}: only a database with a name in UTF-8 can be replicated")));
+    }
     if connection.is_read_only(schema) {
         return Err(Error::invalid(format!("{path} is opened read-only: replicate it where it is written to")));
     }

@@ -9,9 +9,9 @@ pub fn leaked<T: Sync>(place: &AtomicPtr<T>) -> Option<&'static T> {
 }
 
 /// Stores a value; a former one stays where it is, since a forked child must not touch it. Of two threads that come at
-/// once one wins.
-pub fn leak_into<T: Sync>(place: &AtomicPtr<T>, value: T) -> &'static T {
-    let before = place.load(Ordering::Acquire);
+/// once with the same `former` one wins.
+pub fn leak_into<T: Sync>(place: &AtomicPtr<T>, former: Option<&'static T>, value: T) -> &'static T {
+    let before = former.map_or(std::ptr::null_mut(), |former| std::ptr::from_ref(former).cast_mut());
     let new = Box::into_raw(Box::new(value));
     match place.compare_exchange(before, new, Ordering::AcqRel, Ordering::Acquire) {
         // SAFETY: a leaked box.

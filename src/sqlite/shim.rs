@@ -1,7 +1,7 @@
 //! The VFS `litestream-primary`: the default VFS of the host, wrapped. It opens files through the base VFS, and puts
 //! taps on databases and their WALs; everything else is the base VFS's.
 
-use super::api::{call, text_of};
+use super::api::call;
 use super::tap::{Observer, TapRole, tap};
 use crate::error::{Error, Result};
 use crate::panic::guard;
@@ -167,10 +167,11 @@ unsafe extern "C" fn x_open(
             return rc;
         }
         let Some(registered) = REGISTERED.get() else { return rc };
-        let path = text_of(name);
+        // Two names that are not UTF-8 could be taken for one.
+        let Ok(path) = std::ffi::CStr::from_ptr(name).to_str() else { return rc };
         let observer = guard(|| match role {
-            TapRole::Database => registered.shim.database_opened(&path),
-            TapRole::Wal => registered.shim.wal_opened(path.strip_suffix("-wal").unwrap_or(&path)),
+            TapRole::Database => registered.shim.database_opened(path),
+            TapRole::Wal => registered.shim.wal_opened(path.strip_suffix("-wal").unwrap_or(path)),
         });
         if let Ok(Some(observer)) = observer {
             tap(file, role, observer);

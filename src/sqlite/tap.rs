@@ -6,9 +6,7 @@
 //! is adopted in the same way (P14). A tap lives from there until the file's xClose.
 
 use crate::panic::guard;
-use parking_lot::Mutex;
 use sqlite3ext_sys as ffi;
-use std::collections::HashSet;
 use std::ffi::{c_int, c_void};
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
@@ -45,15 +43,15 @@ pub trait Observer: Send + Sync {
     fn wal_write(&self, offset: u64, bytes: &[u8]);
     /// The WAL is about to be truncated.
     fn wal_truncate(&self);
-    /// An exclusive connection, which has no shared memory, has committed (P4). As `published`.
-    fn committed_exclusively(&self) -> bool;
+    /// The write lock was just taken: what is published now, by whomever.
+    fn write_locked(&self, header: &WalIndexHeader);
+    /// An exclusive connection, which takes no locks and may have no shared memory, has committed (P4). As `published`.
+    fn committed_exclusively(&self, header: Option<&WalIndexHeader>) -> bool;
     /// Bytes of the database are about to be overwritten, as by a checkpoint.
     fn database_write(&self, offset: u64, length: u64);
     /// The shared memory is being given up by the database's last connection.
     fn last_close(&self);
-    /// A connection is about to close the database file, still under its locks.
-    fn closing(&self);
-    /// It has closed it.
+    /// A connection has closed the database file.
     fn closed(&self);
     /// A PRAGMA was given for this database.
     fn pragma(&self, name: &str, argument: Option<&str>) -> PragmaAnswer;
@@ -67,15 +65,12 @@ struct Tap {
     observer: Arc<dyn Observer>,
     /// The first region of the wal-index while it is mapped. Only the connection's own thread touches it (P1).
     shm: *const u8,
-    /// A commit was told at the unlock of the write lock, and its COMMIT_PHASETWO is still to come.
-    told_at_unlock: bool,
+    /// Read locks that the connection holds. In normal mode it has one at COMMIT_PHASETWO; an exclusive one takes none.
+    read_locks: u32,
     /// It holds the read locks of a restart (P3 a).
     holds_restart_locks: bool,
     role: TapRole,
 }
-
-/// The taps in use, to tell a tapped file from another.
-static TAPS: Mutex<Option<HashSet<usize>>> = Mutex::new(None);
 
 const SHM_UNLOCK: c_int = 1;
 const SHM_LOCK: c_int = 2;
@@ -114,11 +109,12 @@ impl Tap {
     }
 }
 
-/// Whether the file is tapped already.
+/// Whether the file is tapped already: no other table has our xClose. (A list of taps would need a lock, which a forked
+/// child could find held.)
 pub(super) unsafe fn is_tapped(file: *mut ffi::sqlite3_file) -> bool {
-    // SAFETY: the caller gives an open file.
-    let methods = unsafe { (*file).pMethods } as usize;
-    TAPS.lock().as_ref().is_some_and(|taps| taps.contains(&methods))
+    // SAFETY: the caller gives an open file, whose table is readable.
+    let close = unsafe { (*file).pMethods.as_ref().and_then(|methods| methods.xClose) };
+    close.is_some_and(|close| close as usize == x_close as *const () as usize)
 }
 
 /// What a tap listens to.
@@ -159,12 +155,11 @@ pub(super) unsafe fn tap(file: *mut ffi::sqlite3_file, role: TapRole, observer: 
         base,
         observer,
         shm: std::ptr::null(),
-        told_at_unlock: false,
+        read_locks: 0,
         holds_restart_locks: false,
         role,
     });
     let tap = Box::into_raw(tap);
-    TAPS.lock().get_or_insert_default().insert(tap as usize);
     // SAFETY: `tap` is live until x_close; it starts with a method table.
     unsafe { (*file).pMethods = tap.cast() };
 }
@@ -230,13 +225,7 @@ unsafe extern "C" fn x_close(file: *mut ffi::sqlite3_file) -> c_int {
         let tap = (*file).pMethods.cast_mut().cast::<Tap>();
         let is_database = (*tap).role == TapRole::Database;
         let observer = Arc::clone(&(*tap).observer);
-        if is_database {
-            let _ = guard(|| observer.closing());
-        }
         (*file).pMethods = (*tap).base;
-        if let Some(taps) = TAPS.lock().as_mut() {
-            taps.remove(&(tap as usize));
-        }
         drop(Box::from_raw(tap));
         let rc = match (*file).pMethods.as_ref().and_then(|m| m.xClose) {
             Some(close) => close(file),
@@ -328,7 +317,13 @@ unsafe extern "C" fn x_shm_lock(file: *mut ffi::sqlite3_file, offset: c_int, n: 
     let Some(lock) = tap.base().xShmLock else { return ffi::SQLITE_IOERR as c_int };
     if flags & SHM_EXCLUSIVE == 0 {
         // SAFETY: forwarded as it came.
-        return unsafe { lock(file, offset, n, flags) };
+        let rc = unsafe { lock(file, offset, n, flags) };
+        if flags & SHM_LOCK == 0 {
+            tap.read_locks = tap.read_locks.saturating_sub(1);
+        } else if rc == 0 {
+            tap.read_locks += 1;
+        }
+        return rc;
     }
     let is_restart = offset == RESTART_LOCK && n == RESTART_LOCKS;
     let active = tap.observer.is_active();
@@ -341,6 +336,12 @@ unsafe extern "C" fn x_shm_lock(file: *mut ffi::sqlite3_file, offset: c_int, n: 
         let rc = unsafe { lock(file, offset, n, flags) };
         if rc == 0 {
             tap.holds_restart_locks |= is_restart;
+            if offset == WRITE_LOCK
+                && active
+                && let Some(header) = tap.header()
+            {
+                let _ = guard(|| tap.observer.write_locked(&header));
+            }
         }
         return rc;
     }
@@ -356,7 +357,6 @@ unsafe extern "C" fn x_shm_lock(file: *mut ffi::sqlite3_file, offset: c_int, n: 
     let mut news = false;
     if let (true, Some(header)) = (publishes, &header) {
         news = guard(|| tap.observer.published(header)).unwrap_or(false);
-        tap.told_at_unlock = news;
     }
     // SAFETY: forwarded as it came.
     let rc = unsafe { lock(file, offset, n, flags) };
@@ -390,22 +390,14 @@ unsafe extern "C" fn x_file_control(file: *mut ffi::sqlite3_file, op: c_int, arg
     unsafe {
         let tap = Tap::of(file);
         match op as u32 {
-            ffi::SQLITE_FCNTL_COMMIT_PHASETWO => {
-                let told = std::mem::take(&mut tap.told_at_unlock);
-                if !told && tap.observer.is_active() {
-                    // P4: the locks were not used, so the connection is exclusive, and the header is its own. (Or
-                    // nothing was written, and the header is no news.)
-                    let header = tap.header();
-                    let _ = guard(|| {
-                        let news = match &header {
-                            Some(header) => tap.observer.published(header),
-                            None => tap.observer.committed_exclusively(),
-                        };
-                        if news {
-                            tap.observer.wake();
-                        }
-                    });
-                }
+            // P4: the locks are not used, so the connection is exclusive, and the header is its own.
+            ffi::SQLITE_FCNTL_COMMIT_PHASETWO if tap.read_locks == 0 && tap.observer.is_active() => {
+                let header = tap.header();
+                let _ = guard(|| {
+                    if tap.observer.committed_exclusively(header.as_ref()) {
+                        tap.observer.wake();
+                    }
+                });
             }
             ffi::SQLITE_FCNTL_PRAGMA => {
                 if let Some(rc) = pragma(tap, arg.cast()) {

@@ -34,7 +34,11 @@ fn process() -> &'static Process {
     let current = crate::sqlite::leaked(&PROCESS);
     match current {
         Some(process) if process.pid == pid => process,
-        _ => crate::sqlite::leak_into(&PROCESS, Process { pid, databases: Mutex::default(), pools: Pools::new() }),
+        _ => crate::sqlite::leak_into(
+            &PROCESS,
+            current,
+            Process { pid, databases: Mutex::default(), pools: Pools::new() },
+        ),
     }
 }
 
@@ -43,6 +47,8 @@ struct Database {
     path: String,
     pid: u32,
     connections: AtomicUsize,
+    /// Held while replication is started or stopped.
+    control: Mutex<()>,
     active: AtomicBool,
     primary: RwLock<Option<Arc<Primary>>>,
     /// P4: the last commit frame that was written to the WAL, for a connection without shared memory.
@@ -106,9 +112,12 @@ impl Observer for Database {
     }
 
     fn barrier(&self, header: Option<&WalIndexHeader>) {
-        if let Some(primary) = self.primary() {
-            primary.barrier(header.and_then(IndexHeader::parse).or_else(|| self.exclusive_header()).as_ref());
-        }
+        let Some(primary) = self.primary() else { return };
+        let published = match header {
+            Some(header) => IndexHeader::parse(header),
+            None => self.exclusive_header(),
+        };
+        primary.barrier(published.as_ref());
     }
 
     fn restarted(&self, header: &WalIndexHeader) {
@@ -118,6 +127,9 @@ impl Observer for Database {
     }
 
     fn wal_write(&self, offset: u64, bytes: &[u8]) {
+        if self.pid != std::process::id() {
+            return;
+        }
         let mut exclusive = self.exclusive.lock();
         if offset == 0 && bytes.len() as u64 == WAL_HEADER_SIZE {
             drop(exclusive);
@@ -141,11 +153,19 @@ impl Observer for Database {
         }
     }
 
-    fn committed_exclusively(&self) -> bool {
-        match (self.primary(), self.exclusive_header()) {
-            (Some(primary), Some(header)) => primary.published(&header),
-            _ => false,
+    fn write_locked(&self, header: &WalIndexHeader) {
+        if let (Some(primary), Some(header)) = (self.primary(), IndexHeader::parse(header)) {
+            primary.write_locked(&header);
         }
+    }
+
+    fn committed_exclusively(&self, header: Option<&WalIndexHeader>) -> bool {
+        let Some(primary) = self.primary() else { return false };
+        let published = match header {
+            Some(header) => IndexHeader::parse(header),
+            None => self.exclusive_header(),
+        };
+        published.is_some_and(|header| primary.committed_exclusively(&header))
     }
 
     fn database_write(&self, offset: u64, length: u64) {
@@ -156,13 +176,8 @@ impl Observer for Database {
 
     fn last_close(&self) {
         if let Some(primary) = self.primary() {
+            *self.exclusive.lock() = Exclusive::default();
             primary.last_close();
-        }
-    }
-
-    fn closing(&self) {
-        if let Some(primary) = self.primary() {
-            primary.closing();
         }
     }
 
@@ -268,6 +283,7 @@ fn database(path: &str) -> Arc<Database> {
             path: path.to_owned(),
             pid: process.pid,
             connections: AtomicUsize::new(0),
+            control: Mutex::new(()),
             active: AtomicBool::new(false),
             primary: RwLock::new(None),
             exclusive: Mutex::default(),
@@ -315,6 +331,7 @@ pub fn stop(path: &str, cancelled: &dyn Fn() -> bool) -> Result<Option<crate::lt
     let Some((database, primary)) = database.and_then(|d| d.primary().map(|p| (d, p))) else {
         return Err(Error::new(Kind::NotFound, format!("{path} is not replicated by this process")));
     };
+    let _control = database.control.lock();
     let outcome = primary.stop(cancelled);
     database.set_primary(None);
     outcome
@@ -335,6 +352,10 @@ pub fn replicate(
     options: Options,
 ) -> Result<Arc<Primary>> {
     let database = database(path);
+    let _control = database.control.lock();
+    if let Some(error) = database.primary().and_then(|p| p.failure()) {
+        return Err(error.context("replication has ended; SELECT litestream_stop() before it is begun again"));
+    }
     if let Some(primary) = database.primary()
         && primary.url() != stores.ship.url()
     {
@@ -360,19 +381,17 @@ pub fn replicate(
     if adopted {
         database.connections.fetch_add(1, Ordering::AcqRel);
     }
-    let primary = match database.primary() {
-        Some(primary) => primary,
+    let (primary, before) = match database.primary() {
+        Some(primary) => (primary, None),
         None => {
-            let primary = start(connection, schema, path, (Arc::clone(&stores.ship), listing), options)?;
+            let before = published_header(connection, schema)?;
+            let primary = start(connection, schema, path, (Arc::clone(&stores.ship), listing), options, before)?;
             database.set_primary(Some(Arc::clone(&primary)));
-            primary
+            (primary, before)
         }
     };
-    // What was committed before the tap was active, or by a connection that is adopted only now.
-    if let Some(header) = published_header(connection, schema)? {
-        primary.published(&header);
-        primary.wake();
-    }
+    // What was committed before the taps were active, or by a connection that is adopted only now.
+    primary.activated(before.as_ref(), published_header(connection, schema)?.as_ref());
     Ok(primary)
 }
 
@@ -382,10 +401,10 @@ fn start(
     path: &str,
     (store, listing): (Arc<dyn Store>, Option<Listing>),
     options: Options,
+    published: Option<IndexHeader>,
 ) -> Result<Arc<Primary>> {
     let size = connection.query(&format!("PRAGMA {}.page_size", quoted(schema)))?;
     let page_size = PageSize::new(size.first().and_then(|s| s.parse().ok()).unwrap_or(0))?;
-    let published = published_header(connection, schema)?;
     if published.is_none() {
         // P4: without shared memory nothing tells the published end; after this it is the database file.
         connection.query(&format!("PRAGMA {}.wal_checkpoint(TRUNCATE)", quoted(schema)))?;

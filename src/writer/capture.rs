@@ -52,6 +52,8 @@ pub(super) struct Capture {
     pub(super) captured: Captured,
     /// A restart that was seen under its locks, after everything before it had been captured: the salts that follow.
     continues_with: Option<Salts>,
+    /// A barrier captured everything, and nothing was captured since: what destroys the WAL now destroys nothing (P3).
+    sealed: bool,
     wal: Option<Box<dyn DatabaseFile>>,
     database: Option<Box<dyn DatabaseFile>>,
     /// The newest frame of each page, of the current generation up to the captured position.
@@ -73,6 +75,7 @@ impl Capture {
             page_size,
             captured: Captured::Gap,
             continues_with: None,
+            sealed: false,
             wal: None,
             database: None,
             frames: HashMap::new(),
@@ -83,15 +86,17 @@ impl Capture {
     }
 
     /// A WAL was opened by SQLite: ours is opened beside it, while the name is certain (P9).
+    /// One that is open already may be of a file that is gone, which the VFS cannot tell of a WAL.
     pub(super) fn wal_opened(&mut self) -> Result<()> {
-        if self.wal.as_ref().is_none_or(|wal| wal.has_moved()) {
-            self.wal = Some(self.files.open_wal()?);
-        }
+        self.wal = Some(self.files.open_wal()?);
         Ok(())
     }
 
     /// The WAL is deleted by the last connection, after the barrier has captured it.
     pub(super) fn wal_deleted(&mut self) {
+        if !std::mem::take(&mut self.sealed) && self.captured != Captured::Gap {
+            self.gap("the last connection closed before everything was captured");
+        }
         self.wal = None;
         self.frames.clear();
         if self.captured != Captured::Gap {
@@ -123,14 +128,6 @@ impl Capture {
         self.database.as_deref().ok_or_else(|| Error::bug("no database handle"))
     }
 
-    /// P8: what the batch holds is on disk before its LTX file can be seen.
-    pub(super) fn sync(&mut self, restarted: bool) -> Result<()> {
-        if let Some(wal) = self.wal() {
-            wal.sync()?;
-        }
-        if restarted || self.wal.is_none() { self.database()?.sync() } else { Ok(()) }
-    }
-
     /// Gives up continuity: the batch is dropped, since healing finds its pages again.
     pub(super) fn gap(&mut self, reason: impl Into<String>) {
         let reason = reason.into();
@@ -138,6 +135,7 @@ impl Capture {
         self.gap_reason = Some(reason);
         self.captured = Captured::Gap;
         self.continues_with = None;
+        self.sealed = false;
         self.frames.clear();
         self.image = None;
         self.batch = Batch::new(self.page_size, self.directory.clone(), 0, 0);
@@ -154,7 +152,14 @@ impl Capture {
             return Ok(());
         }
         if published.max_frame == 0 {
-            // P1: after a restart this is no publication; its content is that of before.
+            // P1: after a restart this is no publication; its content is that of before, if the restart was witnessed.
+            if let Captured::At(at) = self.captured
+                && at.salts != published.salts
+                && self.continues_with != Some(published.salts)
+            {
+                self.gap("the WAL was restarted unseen");
+                return Ok(());
+            }
             self.batch.sequence = self.batch.sequence.max(sequence);
             return Ok(());
         }
@@ -176,6 +181,7 @@ impl Capture {
             self.batch.sequence = self.batch.sequence.max(sequence);
             return Ok(());
         }
+        self.sealed = false;
         let before = self.batch.first;
         self.batch.first = before.or(Some(noticed));
         let read = self.read_frames(&mut position, published, header.big_endian);
@@ -287,14 +293,21 @@ impl Capture {
         if let Some(image) = &mut self.image {
             image.evacuate(wal)?;
         }
+        self.sealed = true;
         Ok(())
     }
 
     /// A restart ran under its locks: the generation that was captured to its end goes on with these salts.
     pub(super) fn restarted(&mut self, header: &IndexHeader) {
-        if let (Captured::At(at), 0) = (self.captured, header.max_frame)
-            && at.salts != header.salts
-        {
+        let same = matches!(self.captured, Captured::At(at) if at.salts == header.salts);
+        if header.max_frame != 0 || same || self.captured == Captured::Gap {
+            return;
+        }
+        if !std::mem::take(&mut self.sealed) {
+            return self.gap("the WAL was restarted before everything was captured");
+        }
+        self.frames.clear();
+        if matches!(self.captured, Captured::At(_)) {
             self.continues_with = Some(header.salts);
         }
     }
@@ -394,7 +407,14 @@ impl Capture {
     }
 
     /// The encoding of the frozen batch failed, or it was overtaken by a gap: its pages go back under newer ones.
-    pub(super) fn thaw(&mut self) -> Result<()> {
+    /// If that fails too, as on a full disk, it is a gap.
+    pub(super) fn thaw(&mut self) {
+        if let Err(error) = self.merge_frozen() {
+            self.gap(format!("captured pages were lost: {error}"));
+        }
+    }
+
+    fn merge_frozen(&mut self) -> Result<()> {
         let Some(frozen) = self.frozen.take() else { return Ok(()) };
         let mut page = vec![0; self.page_size.bytes()];
         for pgno in frozen.pages.page_numbers() {

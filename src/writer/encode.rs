@@ -4,10 +4,10 @@
 //! after `head`. Nothing of them moves before the file is visible in the spool.
 
 use super::capture::{Captured, FrozenBatch};
-use super::primary::Primary;
+use super::primary::{Phase, Primary};
 use super::spool::{Record, RecordedPosition};
 use super::sums::Sums;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::ltx::{Encoder, Header, Pgno, Txid, TxidRange, WalSpan, page_checksum};
 use crate::time::Timestamp;
 use std::collections::VecDeque;
@@ -66,31 +66,45 @@ impl Primary {
     pub(super) fn encode_batch(&self, work: &mut Work) -> Result<bool> {
         let frozen = {
             let mut capture = self.capture.lock();
-            if capture.batch.is_empty() || capture.captured == Captured::Gap {
+            // A heal, once it is asked for, comes first.
+            if capture.batch.is_empty() || capture.captured == Captured::Gap || self.phase() != Phase::Running {
                 return Ok(false);
             }
-            let frozen = capture.freeze()?;
-            if let Err(error) = capture.sync(frozen.restarted) {
-                capture.thaw()?;
-                return Err(error.context("the database could not be synced before shipping (P8)"));
-            }
-            frozen
+            capture.freeze()?
         };
+        if let Err(error) = self.sync_source(frozen.restarted) {
+            self.capture.lock().thaw();
+            return Err(error);
+        }
         let FrozenBatch { commit, ref pages, wal, captured, sequence, .. } = frozen;
         let content = Content { commit, pages, wal, captured, sequence };
         let outcome = self.stage(work, &content, |numbers, out| {
             let capture = self.capture.lock();
+            if self.missed_barrier() {
+                return Err(Error::new(Kind::Busy, "the batch was overtaken by a restart of the WAL"));
+            }
             numbers.iter().zip(out).try_for_each(|(pgno, page)| capture.read_frozen(*pgno, page))
         });
         let mut capture = self.capture.lock();
         match outcome {
             Ok(()) => capture.frozen = None,
             Err(error) => {
-                capture.thaw()?;
+                capture.thaw();
                 return Err(error);
             }
         }
         Ok(true)
+    }
+
+    /// P8: what is captured is on disk before its LTX file can be seen. Through handles of its own, so that no barrier
+    /// waits for the disk.
+    pub(super) fn sync_source(&self, restarted: bool) -> Result<()> {
+        let wal = self.files.open_wal();
+        let in_wal = wal.is_ok();
+        let synced = wal
+            .map_or(Ok(()), |wal| wal.sync())
+            .and_then(|()| if restarted || !in_wal { self.files.open_database()?.sync() } else { Ok(()) });
+        synced.context("the database could not be synced before shipping (P8)")
     }
 
     /// Writes the next TXID into the spool. `read` fills pages by number.

@@ -56,6 +56,7 @@ impl Primary {
     fn begin_anew(&self) -> Result<Option<ImageStart>> {
         self.watch_writes();
         let mut capture = self.capture.lock();
+        self.clear_missed();
         let (header, sequence) = self.last_published();
         if header.is_none() && self.wal_has_content() {
             return Ok(None);
@@ -84,7 +85,14 @@ impl Primary {
             if self.is_stopped() {
                 return Err(Error::new(Kind::Interrupted, "stopped"));
             }
-            let count = self.capture.lock().read_image(&mut pages)?;
+            let count = {
+                let mut capture = self.capture.lock();
+                // A page that could not be saved is a page that cannot be read.
+                if !self.image_active.load(Ordering::Acquire) || self.missed_barrier() {
+                    return Err(Error::new(Kind::Busy, "the image was overtaken by a writer"));
+                }
+                capture.read_image(&mut pages)?
+            };
             if count == 0 {
                 return Ok(());
             }
@@ -134,7 +142,7 @@ impl Primary {
             Err(error) => return Err(writer.error.take().unwrap_or(error)),
         };
         sums.resize(start.commit);
-        self.capture.lock().sync(true)?;
+        self.sync_source(true)?;
         if writer.upload.finish_if_absent()? == Put::Refused
             && self.stored_header(Txid::FIRST)?.is_none_or(|h| h.node != self.node)
         {
@@ -187,7 +195,7 @@ impl Primary {
         self.read_image(|pgno, page| {
             if base.get(pgno.get()) == page_checksum(pgno, page) { Ok(()) } else { changed.put(pgno.get(), page) }
         })?;
-        self.capture.lock().sync(true)?;
+        self.sync_source(true)?;
         self.with_work(|work| self.stage_changes(work, &start, &changed))?;
         self.set_phase(Phase::Running);
         Ok(true)

@@ -42,6 +42,11 @@ pub enum State {
 }
 
 impl State {
+    /// Whether it does not pass by itself.
+    pub(super) fn is_final(self) -> bool {
+        matches!(self, Self::Fenced | Self::Error | Self::Stopped)
+    }
+
     /// As in `litestream_status`.
     pub fn name(self) -> &'static str {
         match self {
@@ -106,6 +111,7 @@ pub struct Status {
 /// One replicated database.
 pub struct Primary {
     pub(super) path: PathBuf,
+    pub(super) files: Arc<dyn Files>,
     pub(super) store: Arc<dyn Store>,
     pub(super) replica: Replica,
     pub(super) spool: Spool,
@@ -122,7 +128,12 @@ pub struct Primary {
     pub(super) progressed: Condvar,
     pub(super) image_active: AtomicBool,
     pub(super) capture_scheduled: AtomicBool,
-    pub(super) ship_scheduled: AtomicBool,
+    /// A barrier could not be had in time: the next capture is a gap.
+    pub(super) missed: AtomicBool,
+    /// The last publication came from an exclusive connection (P4).
+    pub(super) exclusive: AtomicBool,
+    /// When the next shipping step is due, if one is scheduled.
+    pub(super) ship_due: Mutex<Option<Instant>>,
     pub(super) stopped: AtomicBool,
     /// Somebody waits: the pace of P23 does not apply.
     pub(super) hurried: AtomicBool,
@@ -163,7 +174,7 @@ pub struct Parts {
 }
 
 impl Primary {
-    /// Finds out where to go on, and starts. The database is in WAL mode.
+    /// Finds out where to go on. The database is in WAL mode. Nothing happens before [`activated`](Self::activated).
     ///
     /// # Errors
     /// [`Kind::Busy`](crate::error::Kind::Busy) if another process replicates the database;
@@ -176,8 +187,9 @@ impl Primary {
         let directory = spool.path().to_owned();
         let published = Published { header: parts.published, sequence: 1, oldest: None };
         let primary = Self {
-            capture: Mutex::new(Capture::new(parts.files, directory, parts.page_size)),
+            capture: Mutex::new(Capture::new(Arc::clone(&parts.files), directory, parts.page_size)),
             path: parts.path,
+            files: parts.files,
             replica,
             node: super::spool::random()?,
             store: parts.store,
@@ -200,7 +212,9 @@ impl Primary {
             progressed: Condvar::new(),
             image_active: AtomicBool::new(false),
             capture_scheduled: AtomicBool::new(false),
-            ship_scheduled: AtomicBool::new(false),
+            missed: AtomicBool::new(false),
+            exclusive: AtomicBool::new(false),
+            ship_due: Mutex::new(None),
             stopped: AtomicBool::new(false),
             hurried: AtomicBool::new(false),
             next_object_at: Mutex::new(Instant::now()),
@@ -214,14 +228,14 @@ impl Primary {
             progress.txid = start.work.head;
             progress.durable =
                 start.work.head.filter(|_| start.work.staged.is_empty()).map(|t| (t, start.work.last_timestamp));
+            if !start.work.staged.is_empty() {
+                primary.published.lock().oldest = Some(Instant::now());
+            }
             progress.state = if away { State::Retrying } else { State::Starting };
         }
         start.work.record.nodes.dedup();
         *primary.work.lock() = Some(start.work);
-        let primary = Arc::new(primary);
-        primary.schedule_capture(Instant::now());
-        primary.schedule_ship(Instant::now());
-        Ok(primary)
+        Ok(Arc::new(primary))
     }
 
     /// The URL without credentials.

@@ -22,6 +22,10 @@ impl Primary {
         progress.durable = Some((txid, timestamp));
         progress.txid = progress.txid.max(Some(txid));
         progress.durable_sequence = progress.durable_sequence.max(sequence);
+        progress.failures = 0;
+        if !progress.state.is_final() && progress.phase == Phase::Running {
+            progress.state = State::Running;
+        }
         drop(progress);
         let next = self.capture.lock().batch.first;
         let mut published = self.published.lock();
@@ -46,7 +50,7 @@ impl Primary {
     pub(super) fn recovered(&self) {
         let mut progress = self.progress.lock();
         progress.failures = 0;
-        if !self.is_stopped() {
+        if !progress.state.is_final() {
             progress.state = if progress.phase == Phase::Running { State::Running } else { State::Starting };
         }
         drop(progress);
@@ -57,6 +61,7 @@ impl Primary {
         let mut progress = self.progress.lock();
         progress.failures = progress.failures.saturating_add(1);
         progress.state = match error.kind() {
+            _ if progress.state.is_final() => progress.state,
             Kind::Conflict => State::Fenced,
             Kind::Diverged | Kind::Bug | Kind::Invalid => State::Error,
             _ => State::Retrying,
@@ -72,9 +77,15 @@ impl Primary {
         self.progressed.notify_all();
     }
 
+    /// Why nothing is shipped any more, if that is so.
+    pub fn failure(&self) -> Option<Error> {
+        let progress = self.progress.lock();
+        progress.last_error.as_ref().filter(|_| progress.state.is_final()).map(|(error, _)| error.clone())
+    }
+
     /// Nothing is shipped any more.
     pub(super) fn is_final(&self) -> bool {
-        matches!(self.progress.lock().state, State::Fenced | State::Error | State::Stopped)
+        self.progress.lock().state.is_final()
     }
 
     /// Waits until all that was committed before the call is in the store; the TXID that is durable then.
@@ -137,7 +148,11 @@ impl Primary {
                 }
                 let all_staged = {
                     let capture = self.capture.lock();
-                    capture.captured == Captured::Fresh && capture.batch.is_empty()
+                    capture.captured == Captured::Fresh
+                        && capture.batch.is_empty()
+                        && capture.frozen.is_none()
+                        && self.phase() == Phase::Running
+                        && !self.missed_barrier()
                 };
                 work.record.closed = self.closed.lock().clone().filter(|_| all_staged);
                 self.spool.write_record(&work.record)
@@ -146,6 +161,8 @@ impl Primary {
         });
         if let Some(mut capture) = self.capture.try_lock_for(self.options.barrier_timeout)
             && capture.batch.is_empty()
+            && capture.frozen.is_none()
+            && capture.image.is_none()
             && !self.image_active.load(Ordering::Acquire)
         {
             capture.close_files();

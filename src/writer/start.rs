@@ -135,6 +135,10 @@ impl Primary {
             work.record.closed = closed;
             self.spool.write_record(&work.record)?;
         }
+        if !proven {
+            // Without a position, but with what lets a start while the store is away know where it is.
+            work.record.txid = Some(head.to_string());
+        }
         let phase = match (proven, &work.sums) {
             (true, Some(_)) => Phase::Running,
             (true, None) => Phase::Scan,

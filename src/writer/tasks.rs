@@ -2,6 +2,7 @@
 
 use super::capture::{Capture, Captured};
 use super::encode::Work;
+use super::pool::Pool;
 use super::primary::{Phase, Primary};
 use crate::error::{Error, Result};
 use crate::wal::IndexHeader;
@@ -11,6 +12,8 @@ use std::time::{Duration, Instant};
 
 /// Capture follows a busy writer at this distance, so that it finds little at a barrier (P12a).
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(2);
+/// How long the step under way is given before another one looks.
+const STEP_UNDER_WAY: Duration = Duration::from_millis(20);
 /// After a failure the next attempt waits this long at first, and at most.
 pub(super) const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_MOST: Duration = Duration::from_secs(30);
@@ -18,21 +21,34 @@ const RETRY_MOST: Duration = Duration::from_secs(30);
 impl Primary {
     pub(super) fn schedule_capture(self: &Arc<Self>, due: Instant) {
         if !self.capture_scheduled.swap(true, Ordering::AcqRel) {
-            let primary = Arc::clone(self);
-            self.pools.capture.run_at(due, move || primary.guarded(Self::capture_task));
+            self.run_at(&self.pools.capture, due, Self::capture_task);
         }
     }
 
+    /// An earlier moment than the one that is scheduled counts: the later step then finds nothing to do.
     pub(super) fn schedule_ship(self: &Arc<Self>, due: Instant) {
-        if !self.ship_scheduled.swap(true, Ordering::AcqRel) {
-            let primary = Arc::clone(self);
-            self.pools.ship.run_at(due, move || primary.guarded(Self::ship_task));
+        let mut scheduled = self.ship_due.lock();
+        if scheduled.is_none_or(|before| due < before) {
+            *scheduled = Some(due);
+            self.run_at(&self.pools.ship, due, Self::ship_task);
         }
+    }
+
+    /// A task does not keep a primary that was stopped, and with it the claim of its directory.
+    fn run_at(self: &Arc<Self>, pool: &Arc<Pool>, due: Instant, body: fn(&Arc<Self>)) {
+        let primary = Arc::downgrade(self);
+        pool.run_at(due, move || {
+            if let Some(primary) = primary.upgrade() {
+                primary.guarded(body);
+            }
+        });
     }
 
     /// No panic ends a thread of the pool: it becomes the primary's error.
     pub(super) fn guarded(self: &Arc<Self>, body: fn(&Arc<Self>)) {
         if let Err(error) = crate::panic::guard(|| body(self)) {
+            self.missed.store(true, Ordering::Release);
+            self.capture_scheduled.store(false, Ordering::Release);
             self.failed(&error);
         }
     }
@@ -59,6 +75,9 @@ impl Primary {
 
     /// Captures up to the last publication.
     pub(super) fn capture_now(&self, capture: &mut Capture) -> Result<()> {
+        if self.clear_missed() && capture.captured != Captured::Gap {
+            capture.gap("a barrier could not be had within barrier_timeout");
+        }
         let (header, sequence, noticed) = {
             let published = self.published.lock();
             (published.header, published.sequence, published.oldest.unwrap_or_else(Instant::now))
@@ -75,13 +94,23 @@ impl Primary {
     }
 
     pub(super) fn ship_task(self: &Arc<Self>) {
-        self.ship_scheduled.store(false, Ordering::Release);
-        let Some(_only_one) = self.shipping.try_lock() else { return };
+        *self.ship_due.lock() = None;
+        let Some(_only_one) = self.shipping.try_lock() else {
+            // The step under way may have looked already.
+            return self.schedule_ship(Instant::now() + STEP_UNDER_WAY);
+        };
         if self.is_stopped() || self.is_final() {
             return;
         }
         match self.ship_all() {
-            Ok(None) => self.recovered(),
+            Ok(None) => {
+                let failed_before = self.progress.lock().failures > 0;
+                self.recovered();
+                if failed_before {
+                    // What was committed before this moment waited for the retry, which was this.
+                    self.schedule_ship(Instant::now());
+                }
+            }
             Ok(Some(due)) => {
                 self.recovered();
                 self.schedule_ship(due);

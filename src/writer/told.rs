@@ -2,7 +2,7 @@
 //!
 //! Each method takes the capture lock with a timeout at most (P5), and does bounded local work (P3).
 
-use super::capture::Captured;
+use super::capture::{Capture, Captured};
 use super::primary::{Phase, Primary};
 use super::spool::FileIdentity;
 use super::tasks::RETRY_FIRST;
@@ -30,7 +30,54 @@ impl Primary {
         }
         published.sequence += 1;
         published.oldest.get_or_insert_with(Instant::now);
+        drop(published);
+        self.exclusive.store(false, Ordering::Release);
         true
+    }
+
+    /// P4. As `published`, by a connection that takes no locks.
+    pub fn committed_exclusively(&self, header: &IndexHeader) -> bool {
+        let news = self.published(header);
+        self.exclusive.store(true, Ordering::Release);
+        news
+    }
+
+    /// The write lock was taken, and this is what is published. Anything else than what was told last is the work of a
+    /// connection without a tap: its commits are news, and a restart by it was not witnessed.
+    pub fn write_locked(self: &Arc<Self>, header: &IndexHeader) {
+        let last = self.published.lock().header;
+        if header.max_frame > 0 {
+            if self.published(header) {
+                self.wake();
+            }
+        } else if last.is_some_and(|last| last.salts != header.salts) {
+            self.missed.store(true, Ordering::Release);
+        }
+    }
+
+    /// The taps are active. `before` was published when it was found out where to go on, `now` is.
+    pub fn activated(self: &Arc<Self>, before: Option<&IndexHeader>, now: Option<&IndexHeader>) {
+        // An unseen restart is a gap; an unseen checkpoint may have written over pages that an image reads.
+        let restarted = before.zip(now).is_some_and(|(before, now)| before.salts != now.salts);
+        let scanning = self.phase() == Phase::Scan && before != now;
+        if restarted || (scanning && before.is_some()) {
+            self.missed.store(true, Ordering::Release);
+        }
+        if let Some(now) = now {
+            self.published(now);
+        }
+        self.schedule_capture(Instant::now());
+        self.schedule_ship(Instant::now());
+    }
+
+    /// A barrier was missed, and no capture has taken note of it yet.
+    pub(super) fn missed_barrier(&self) -> bool {
+        self.missed.load(Ordering::Acquire)
+    }
+
+    /// Takes note of it.
+    pub(super) fn clear_missed(&self) -> bool {
+        self.missed.swap(false, Ordering::AcqRel)
     }
 
     /// There is something to capture.
@@ -48,6 +95,7 @@ impl Primary {
             self.gap_pending("capture did not end within barrier_timeout");
             return;
         };
+        self.take_note(&mut capture);
         if capture.captured == Captured::Gap {
             return;
         }
@@ -60,8 +108,16 @@ impl Primary {
         }
     }
 
-    /// The capture lock cannot be had: the gap is found by the next capture, since the restart was not witnessed.
+    /// A barrier that was missed is a gap.
+    fn take_note(&self, capture: &mut Capture) {
+        if self.clear_missed() && capture.captured != Captured::Gap {
+            capture.gap("a barrier could not be had within barrier_timeout");
+        }
+    }
+
+    /// The capture lock cannot be had: whoever has it next takes note.
     pub(super) fn gap_pending(&self, reason: &str) {
+        self.missed.store(true, Ordering::Release);
         log::warn!("{}: {reason}", self.path.display());
         self.fail_visibly(&Error::new(Kind::Timeout, format!("{reason}; what differs is found and shipped")));
     }
@@ -85,7 +141,8 @@ impl Primary {
     /// its barrier.
     pub(super) fn unlocked_restart(self: &Arc<Self>, salts: Salts) {
         let last = self.published.lock().header;
-        if let Some(last) = last.filter(|last| last.max_frame > 0 && last.salts != salts) {
+        let exclusive = self.exclusive.load(Ordering::Acquire);
+        if let Some(last) = last.filter(|last| exclusive && last.max_frame > 0 && last.salts != salts) {
             self.barrier(None);
             self.restarted(&IndexHeader { salts, max_frame: 0, ..last });
         }
@@ -96,13 +153,21 @@ impl Primary {
         let capture = self.capture.try_lock_for(self.options.barrier_timeout);
         // What was published before is in the database file now.
         self.published.lock().header = Some(*header);
-        if let Some(mut capture) = capture {
-            capture.restarted(header);
+        match capture {
+            Some(mut capture) => {
+                self.take_note(&mut capture);
+                capture.restarted(header);
+            }
+            None => self.missed.store(true, Ordering::Release),
         }
     }
 
     /// The WAL of the database was opened by SQLite (P9).
     pub fn wal_opened(&self) {
+        // The WAL was closed, and nobody reopened the database: its connection left WAL mode, and is back.
+        if self.closed.lock().take().is_some_and(|closed| !self.is_unchanged(&closed)) {
+            self.missed.store(true, Ordering::Release);
+        }
         if let Some(mut capture) = self.capture.try_lock_for(self.options.barrier_timeout)
             && let Err(error) = capture.wal_opened()
         {
@@ -126,21 +191,23 @@ impl Primary {
         }
     }
 
-    /// The last connection gives up the shared memory, after the barrier: it will delete the WAL.
+    /// The last connection gives up the shared memory, after the barrier: it will delete the WAL. Everything is in the
+    /// database file, which is remembered as it is now (P11): a later change, also one in another journal mode, is one
+    /// that was not seen.
     pub fn last_close(&self) {
-        if let Some(mut capture) = self.capture.try_lock_for(self.options.barrier_timeout) {
-            self.published.lock().header = None;
-            capture.wal_deleted();
-            *self.closed.lock() = Some(FileIdentity::default());
+        match self.capture.try_lock_for(self.options.barrier_timeout) {
+            Some(mut capture) => {
+                self.take_note(&mut capture);
+                self.published.lock().header = None;
+                capture.wal_deleted();
+                *self.closed.lock() = FileIdentity::of(&self.path).ok();
+            }
+            None => self.missed.store(true, Ordering::Release),
         }
     }
 
-    /// The database file is about to be closed, still under the locks of its connection.
-    pub fn closing(&self) {
-        let mut closed = self.closed.lock();
-        if closed.is_some() {
-            *closed = FileIdentity::of(&self.path).ok();
-        }
+    fn is_unchanged(&self, closed: &FileIdentity) -> bool {
+        FileIdentity::of(&self.path).is_ok_and(|now| now == *closed)
     }
 
     /// No connection is left: drains for at most `close_timeout`, and leaves the rest in the spool.
@@ -151,9 +218,9 @@ impl Primary {
     }
 
     /// The database is opened again after its last close: nobody may have touched it in between (P11).
-    pub fn reopened(&self) {
+    pub fn reopened(self: &Arc<Self>) {
         let closed = self.closed.lock().take();
-        let same = closed.as_ref().is_some_and(|c| FileIdentity::of(&self.path).is_ok_and(|now| now == *c));
+        let same = closed.as_ref().is_some_and(|closed| self.is_unchanged(closed));
         if let Some(mut capture) = self.capture.try_lock_for(self.options.barrier_timeout)
             && capture.captured == Captured::Fresh
             && !same
@@ -165,6 +232,7 @@ impl Primary {
             if self.phase() == Phase::Running {
                 self.set_phase(Phase::Heal);
             }
+            self.schedule_ship(Instant::now());
         }
     }
 }
