@@ -3,9 +3,10 @@
 //! Pages are copied to memory as they are read, up to a bound. Beyond it they stay where they are, in the WAL; before
 //! the WAL is restarted they are copied to a file (P3: a barrier needs the bytes outside the WAL, nothing more).
 
+use super::capture::Captured;
 use super::files::DatabaseFile;
 use crate::error::{Context, Error, Result};
-use crate::ltx::{PageSize, Pgno};
+use crate::ltx::{PageSize, Pgno, WalSpan};
 use crate::wal::{FRAME_HEADER_SIZE, frame_offset};
 use std::collections::HashMap;
 use std::fs::File;
@@ -227,4 +228,15 @@ impl Batch {
     pub(super) fn holes(&self, lock_page: Pgno) -> Vec<u32> {
         (self.smallest + 1..=self.commit).filter(|p| *p != lock_page.get() && !self.pages.contains(*p)).collect()
     }
+}
+
+/// What there is to encode.
+pub(super) struct FrozenBatch {
+    pub(super) commit: u32,
+    /// Ascending.
+    pub(super) pages: Vec<u32>,
+    pub(super) captured: Captured,
+    pub(super) wal: WalSpan,
+    pub(super) restarted: bool,
+    pub(super) sequence: u64,
 }

@@ -3,7 +3,7 @@
 //! The invariant: after a capture without a gap, `batch` on top of the last LTX file is exactly the database as it was
 //! published. Whatever cannot be proven is a gap, and a gap is healed by comparing pages (P12), never guessed over.
 
-use super::batch::{Batch, PageStore, read_frame};
+use super::batch::{Batch, FrozenBatch, PageStore, read_frame};
 use super::files::{DatabaseFile, Files};
 use super::image::Image;
 use crate::error::{Error, Result};
@@ -489,17 +489,6 @@ fn follows(
     }
     let checksum = position.checksum.update_frame(big_endian, head, page);
     (frame.salts == position.salts && frame.checksum == checksum).then_some(checksum)
-}
-
-/// What there is to encode.
-pub(super) struct FrozenBatch {
-    pub(super) commit: u32,
-    /// Ascending.
-    pub(super) pages: Vec<u32>,
-    pub(super) captured: Captured,
-    pub(super) wal: WalSpan,
-    pub(super) restarted: bool,
-    pub(super) sequence: u64,
 }
 
 fn lost(what: &str) -> Error {

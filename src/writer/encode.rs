@@ -3,7 +3,8 @@
 //! The invariant: the newest spool file, the page checksums in memory and the record describe the same state, the one
 //! after `head`. Nothing of them moves before the file is visible in the spool.
 
-use super::capture::{Captured, FrozenBatch};
+use super::batch::FrozenBatch;
+use super::capture::Captured;
 use super::primary::{Phase, Primary};
 use super::spool::{Record, RecordedPosition};
 use super::sums::Sums;

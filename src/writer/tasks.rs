@@ -76,7 +76,7 @@ impl Primary {
     /// Captures up to the last publication.
     pub(super) fn capture_now(&self, capture: &mut Capture) -> Result<()> {
         if self.clear_missed() && capture.captured != Captured::Gap {
-            capture.gap("a barrier could not be had within barrier_timeout");
+            capture.gap("the WAL was restarted without our barrier: past barrier_timeout, or by a connection without the extension");
         }
         let (header, sequence, noticed) = {
             let published = self.published.lock();

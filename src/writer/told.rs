@@ -111,7 +111,7 @@ impl Primary {
     /// A barrier that was missed is a gap.
     fn take_note(&self, capture: &mut Capture) {
         if self.clear_missed() && capture.captured != Captured::Gap {
-            capture.gap("a barrier could not be had within barrier_timeout");
+            capture.gap("the WAL was restarted without our barrier: past barrier_timeout, or by a connection without the extension");
         }
     }
 
