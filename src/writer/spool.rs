@@ -5,12 +5,14 @@
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::ltx::{HEADER_SIZE, Header, Txid, TxidRange};
+use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, fcntl_lock};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
 
 /// A number that nobody else has.
 pub(super) fn random() -> Result<u64> {
@@ -87,7 +89,32 @@ const NODES_KEPT: usize = 16;
 pub(super) struct Spool {
     directory: PathBuf,
     /// Holds the cross-process claim: a POSIX record lock, which a forked child does not inherit (P5).
-    _claim: File,
+    _claim: Arc<File>,
+}
+
+/// The claims of this process, with the process that took them. Closing any descriptor of the file drops the lock, so a
+/// primary that begins while a stopped one still ends a request shares its descriptor.
+static CLAIMS: Mutex<Vec<(u32, PathBuf, Weak<File>)>> = Mutex::new(Vec::new());
+
+fn claim(directory: &Path, database: &Path) -> Result<Arc<File>> {
+    let pid = std::process::id();
+    let mut claims = CLAIMS.lock();
+    claims.retain(|(_, _, claim)| claim.strong_count() > 0);
+    let held = claims.iter().find(|(owner, place, _)| *owner == pid && place == directory);
+    if let Some(claim) = held.and_then(|(_, _, claim)| claim.upgrade()) {
+        return Ok(claim);
+    }
+    let path = directory.join("claim");
+    let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+    let file = Arc::new(file.with_context(|| path.display().to_string())?);
+    fcntl_lock(&*file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+        Error::new(
+            Kind::Busy,
+            format!("{} is replicated by another process already: one process ships a database", database.display()),
+        )
+    })?;
+    claims.push((pid, directory.to_owned(), Arc::downgrade(&file)));
+    Ok(file)
 }
 
 impl Spool {
@@ -102,18 +129,7 @@ impl Spool {
         let directory = Self::directory_of(database);
         let levels = directory.join("ltx").join("0");
         fs::create_dir_all(&levels).with_context(|| levels.display().to_string())?;
-        let path = directory.join("claim");
-        let claim = File::options().read(true).write(true).create(true).truncate(false).open(&path);
-        let claim = claim.with_context(|| path.display().to_string())?;
-        fcntl_lock(&claim, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
-            Error::new(
-                Kind::Busy,
-                format!(
-                    "{} is replicated by another process already: one process ships a database",
-                    database.display()
-                ),
-            )
-        })?;
+        let claim = claim(&directory, database)?;
         let spool = Self { directory, _claim: claim };
         spool.remove_leftovers()?;
         Ok(spool)
