@@ -123,7 +123,7 @@ lib.error_of(db, "SELECT litestream_sync(0.3)")
 lib.error_of(db, "SELECT litestream_restore('s3://b/p?endpoint=http://127.0.0.1:9', 'x.db')")
 os._exit(0)
 """
-    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run([sys.executable, "-c", script], env=lib.clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     lib.check(done.returncode == 0 and done.stdout == "", done.returncode, done.stdout)
 
 
