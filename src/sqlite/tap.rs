@@ -43,6 +43,8 @@ pub trait Observer: Send + Sync {
     fn wal_write(&self, offset: u64, bytes: &[u8]);
     /// The WAL is about to be truncated.
     fn wal_truncate(&self);
+    /// The WAL is about to be closed. An exclusive connection deletes it then, and has no shared memory to unmap (P4).
+    fn wal_closing(&self);
     /// The write lock was just taken: what is published now, by whomever.
     fn write_locked(&self, header: &WalIndexHeader);
     /// An exclusive connection, which takes no locks and may have no shared memory, has committed (P4). As `published`.
@@ -225,6 +227,9 @@ unsafe extern "C" fn x_close(file: *mut ffi::sqlite3_file) -> c_int {
         let tap = (*file).pMethods.cast_mut().cast::<Tap>();
         let is_database = (*tap).role == TapRole::Database;
         let observer = Arc::clone(&(*tap).observer);
+        if !is_database && observer.is_active() {
+            let _ = guard(|| observer.wal_closing());
+        }
         (*file).pMethods = (*tap).base;
         drop(Box::from_raw(tap));
         let rc = match (*file).pMethods.as_ref().and_then(|m| m.xClose) {

@@ -159,6 +159,13 @@ impl Observer for Database {
         }
     }
 
+    fn wal_closing(&self) {
+        if let Some(primary) = self.primary().filter(|p| p.is_exclusive()) {
+            primary.barrier(self.exclusive_header().as_ref());
+            self.last_close();
+        }
+    }
+
     fn committed_exclusively(&self, header: Option<&WalIndexHeader>) -> bool {
         let Some(primary) = self.primary() else { return false };
         let published = match header {

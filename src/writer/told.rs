@@ -42,6 +42,11 @@ impl Primary {
         news
     }
 
+    /// Whether the last publication came from an exclusive connection.
+    pub fn is_exclusive(&self) -> bool {
+        self.exclusive.load(Ordering::Acquire)
+    }
+
     /// The write lock was taken, and this is what is published. Anything else than what was told last is the work of a
     /// connection without a tap: its commits are news, and a restart by it was not witnessed.
     pub fn write_locked(self: &Arc<Self>, header: &IndexHeader) {
