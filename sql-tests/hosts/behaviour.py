@@ -93,6 +93,26 @@ def a_forked_child_never_hangs_never_ships_and_the_parent_goes_on(scratch):
     lib.assert_same_database((scratch / "app.db").read_bytes(), restored.read_bytes(), "after the fork")
 
 
+def a_program_without_the_extension_writes_and_restarts_the_wal(scratch):
+    """Its commits go from the WAL into the database unseen: a gap, and the next sync heals it."""
+    lib.connect(":memory:", load=True).close()
+    db = lib.connect(scratch / "app.db")
+    replicate(db, scratch, "app.db")
+    db.execute("CREATE TABLE t(a)")
+    db.execute("SELECT litestream_sync()").fetchall()
+    foreign = subprocess.Popen(["sqlite3", scratch / "app.db"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    foreign.stdin.write("INSERT INTO t VALUES (1), (2), (3); PRAGMA wal_checkpoint(TRUNCATE);\n")
+    foreign.stdin.flush()
+    lib.check(foreign.stdout.readline().strip() == "0|0|0", "the checkpoint did not finish")
+    db.execute("INSERT INTO t VALUES (4)")
+    db.execute("SELECT litestream_sync()").fetchall()
+    rows = sqlite3.connect(restore(scratch, "app.db")).execute("SELECT a FROM t ORDER BY a").fetchall()
+    lib.check(rows == [(1,), (2,), (3,), (4,)], "restored:", rows)
+    foreign.stdin.close()
+    foreign.wait()
+    db.close()
+
+
 def another_process_with_the_extension_writes_too(scratch):
     """It has no URL; what it commits is in the replica all the same once the primary has seen it."""
     lib.connect(":memory:", load=True).close()

@@ -115,16 +115,19 @@ impl Source {
 
     fn start(&self, store: &Arc<dyn Store>) -> Result<Arc<Primary>> {
         let listing = crate::writer::prove(&self.path, store, &|| false)?;
-        Primary::start_new(Parts {
+        let header = self.header();
+        let primary = Primary::start_new(Parts {
             path: self.path.clone(),
             store: Arc::clone(store),
             files: Arc::new(PlainFiles(self.path.clone())),
             options: Options { sync_interval: Duration::from_millis(1), ..Options::default() },
             page_size: PageSize::new(PAGE_SIZE).unwrap(),
-            published: Some(self.header()),
+            published: Some(header),
             listing,
             pools: Pools::new(),
-        })
+        })?;
+        primary.activated(Some(&header), Some(&self.header()));
+        Ok(primary)
     }
 
     /// A commit, as the taps tell it.

@@ -223,3 +223,43 @@ fn a_database_without_a_record_may_go_on_only_if_it_is_what_the_replica_holds() 
         assert!(error.to_string().contains(part), "{part}: {error}");
     }
 }
+
+/// P5: a barrier that could not be had in time is not taken for one that ran.
+#[test]
+fn p5_a_restart_after_a_missed_barrier_is_a_gap_that_is_healed() {
+    let source = Source::new();
+    let (_, store) = faulty();
+    let primary = source.start(&store).unwrap();
+    sync(&primary);
+    source.insert(50);
+    let held = primary.capture.lock();
+    primary.barrier(Some(&source.header()));
+    drop(held);
+    source.db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    primary.restarted(&source.header());
+    source.insert(1);
+    primary.header_write(source.header().salts);
+    primary.published(&source.header());
+    primary.wake();
+    sync(&primary);
+    assert_same(&source.restored(&store, Target::Latest), &source.image());
+}
+
+/// A connection without a tap writes and restarts the WAL: the next writer of ours sees other salts under its lock.
+#[test]
+fn a_restart_by_a_connection_without_a_tap_is_a_gap_that_is_healed() {
+    let source = Source::new();
+    let (_, store) = faulty();
+    let primary = source.start(&store).unwrap();
+    source.commit(&primary, 10);
+    sync(&primary);
+    source.insert(50);
+    source.db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    primary.write_locked(&source.header());
+    source.insert(1);
+    primary.header_write(source.header().salts);
+    primary.published(&source.header());
+    primary.wake();
+    sync(&primary);
+    assert_same(&source.restored(&store, Target::Latest), &source.image());
+}
