@@ -35,7 +35,7 @@ pub struct Header {
     pub timestamp: Timestamp,
     /// The source in the WAL.
     pub wal: WalSpan,
-    /// The writing node; 0 from Litestream and from us.
+    /// The writing node: random per incarnation of a primary of ours (P25), 0 from Litestream.
     pub node: u64,
     /// The database's checksum before the file is applied; `None` when the file carries none, as with every file of
     /// Litestream's and ours. A snapshot that carries checksums has [`Checksum::EMPTY`] here and 0 in its bytes.

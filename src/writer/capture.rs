@@ -472,10 +472,11 @@ impl Capture {
 
 /// The running checksum after a frame, if it is the one that follows the position.
 ///
-/// SQLite before 3.47 may publish a frame whose salts and checksum are zeros: it writes them so after it has rewritten an
-/// earlier frame of the transaction, to be mended at the commit, and forgets some of them if a savepoint is rolled back
-/// in between (`iReCksum` is not taken back with `mxFrame`). The frame after it is summed up from those zeros. The page
-/// is committed and is read by everybody, so it is taken; the frames around it are still checked, and so is the end.
+/// SQLite 3.40.1 (3.53.4 no more) may publish a frame whose salts and checksum are zeros: it writes them so after it has
+/// rewritten an earlier frame of the transaction, to be mended at the commit, and forgets some of them if a savepoint is
+/// rolled back in between (`iReCksum` is not taken back with `mxFrame`). The frame after it is summed up from those
+/// zeros. The page is committed and is read by everybody, so it is taken; the frames around it are still checked, and so
+/// is the end.
 fn follows(
     position: &Position,
     frame: &FrameHeader,
