@@ -56,6 +56,9 @@ pub fn open_with(url: &str, options: &Options) -> Result<Arc<dyn Store>> {
     }
 }
 
+/// What is unfinished for so long is nobody's any more.
+const SWEEP_AGE_MS: i64 = 24 * 3_600_000;
+
 fn no_object(url: &str, key: &str) -> Error {
     Error::new(Kind::NotFound, format!("{url}: there is no object {key}"))
 }
@@ -152,6 +155,9 @@ pub trait Store: Send + Sync {
     fn delete(&self, key: &str) -> Result<()>;
     /// Copies within the store, metadata given anew; refused if the target exists, where the store can tell.
     fn copy(&self, from: &str, to: &str, metadata: &Metadata) -> Result<Put>;
+    /// Removes what writers that died left unfinished: multipart uploads, temporary files. Only what is older than a day,
+    /// so that nobody's work of today is lost, a primary's that starts elsewhere in this moment included. Says how much.
+    fn sweep(&self) -> Result<usize>;
     /// The store's clock minus ours, in milliseconds, as of its last answer (P22); 0 where the clock is ours.
     fn clock_offset_ms(&self) -> i64;
     /// What was asked of the store so far.

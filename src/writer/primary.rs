@@ -127,6 +127,8 @@ pub struct Primary {
     pub(super) progress: Mutex<Progress>,
     pub(super) progressed: Condvar,
     pub(super) image_active: AtomicBool,
+    /// What died before us has been swept from the store (P34).
+    pub(super) is_swept: AtomicBool,
     pub(super) capture_scheduled: AtomicBool,
     /// A barrier could not be had in time: the next capture is a gap.
     pub(super) missed: AtomicBool,
@@ -211,6 +213,7 @@ impl Primary {
             }),
             progressed: Condvar::new(),
             image_active: AtomicBool::new(false),
+            is_swept: AtomicBool::new(false),
             capture_scheduled: AtomicBool::new(false),
             missed: AtomicBool::new(false),
             exclusive: AtomicBool::new(false),

@@ -8,9 +8,10 @@ use crate::store::{Metadata, Put, Upload};
 use crate::time::Timestamp;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::sync::atomic::Ordering;
 
 /// A spool file up to this size is sent from memory in one request.
-const ONE_REQUEST: u64 = 8 << 20;
+pub(super) const ONE_REQUEST: u64 = 8 << 20;
 
 /// What tells one object from another of the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +34,7 @@ impl Primary {
             file.read_to_end(&mut bytes).with_context(|| path.display().to_string())?;
             self.store.put_if_absent(&key, &bytes, &metadata)?
         } else {
+            self.sweep_once();
             let mut upload = self.store.upload(&key, &metadata, size)?;
             let mut buffer = vec![0; 1 << 20];
             loop {
@@ -47,6 +49,18 @@ impl Primary {
             Put::Done(_) => Ok(()),
             Put::Refused if self.in_store(&key)? == Some(fingerprint(&mut file, size)?) => Ok(()),
             Put::Refused => Err(self.created_by_another(&key, staged.txid)),
+        }
+    }
+
+    /// Before the first large object, the only kind that leaves something behind when its writer dies (P34). Nothing
+    /// depends on it: a store that refuses is not asked again.
+    pub(super) fn sweep_once(&self) {
+        if !self.is_swept.swap(true, Ordering::Relaxed) {
+            match self.store.sweep() {
+                Ok(0) => {}
+                Ok(count) => log::info!("{}: {count} unfinished uploads or files were removed", self.url()),
+                Err(error) => log::warn!("unfinished uploads were not looked for: {error}"),
+            }
         }
     }
 

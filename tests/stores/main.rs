@@ -3,8 +3,10 @@
 //! `LITESTREAM_TEST_S3` names S3 prefixes to run against, a comma-separated list of URLs;
 //! `sql-tests/stores/objstore.sh` starts servers and prints theirs.
 
+mod credentials;
 mod faults;
 mod file;
+mod multipart;
 mod s3;
 mod server;
 mod suite;

@@ -9,11 +9,16 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The servers, each with a prefix that no run had before.
-fn servers() -> Vec<String> {
+pub fn servers() -> Vec<String> {
     let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
     let list = std::env::var("LITESTREAM_TEST_S3").unwrap_or_default();
     let urls = list.split(',').map(str::trim).filter(|url| !url.is_empty());
     urls.map(|url| url.replacen('?', &format!("/{nanos}?"), 1)).collect()
+}
+
+/// moto takes any key, and has services beside S3.
+pub fn is_moto(url: &str) -> bool {
+    url.contains(&std::env::var("LITESTREAM_TEST_MOTO_PORT").unwrap_or_else(|_| "18336".to_owned()))
 }
 
 fn impatient() -> Options {
@@ -50,9 +55,7 @@ fn a_bucket_that_is_not_there_says_so() {
 
 #[test]
 fn a_wrong_secret_is_denied_in_the_stores_words() {
-    // moto takes any key.
-    let moto = std::env::var("LITESTREAM_TEST_MOTO_PORT").unwrap_or_else(|_| "18336".to_owned());
-    for url in servers().into_iter().filter(|url| !url.contains(&moto)) {
+    for url in servers().into_iter().filter(|url| !is_moto(url)) {
         let env = [("AWS_ACCESS_KEY_ID", "AKTEST"), ("AWS_SECRET_ACCESS_KEY", "wrong-secret")];
         let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let store = store::open_with(&url, &Options { env: Some(env), ..impatient() }).unwrap();
@@ -71,8 +74,10 @@ fn nobody_there_says_so() {
     // Port 1 is the port of nothing; no server is needed for this one.
     let env = [("AWS_ACCESS_KEY_ID", "k"), ("AWS_SECRET_ACCESS_KEY", "s")];
     let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-    let options = Options { env: Some(env), ..impatient() };
-    let store = store::open_with("s3://b/p?endpoint=http://127.0.0.1:1", &options).unwrap();
+    let limits = Limits { overall_timeout: Duration::from_secs(4), ..Limits::default() };
+    let store =
+        store::open_with("s3://b/p?endpoint=http://127.0.0.1:1", &Options { env: Some(env), limits, gate: None });
+    let store = store.unwrap();
     let error = store.list("").unwrap_err();
     assert_eq!(error.kind(), Kind::Unavailable);
     let text = error.to_string();

@@ -52,24 +52,35 @@ pub fn ok(body: &str) -> Step {
 impl Server {
     /// Answers the n-th request by the n-th step, and all after the last by closing.
     pub fn run(steps: impl IntoIterator<Item = Step>) -> Self {
+        let mut steps = steps.into_iter().collect::<Vec<_>>().into_iter();
+        Self::answering(move |_| steps.next().unwrap_or(Step::Close))
+    }
+
+    /// Answers each request as `step` says, one after another.
+    pub fn answering(step: impl FnMut(&Seen) -> Step + Send + 'static) -> Self {
+        let step = Mutex::new(step);
+        Self::at_once(move |seen| (step.lock().unwrap())(seen))
+    }
+
+    /// Answers each request as `step` says, all at once.
+    pub fn at_once(step: impl Fn(&Seen) -> Step + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let (log, mut steps) = (Arc::clone(&seen), steps.into_iter().collect::<Vec<_>>().into_iter());
+        let (log, step) = (Arc::clone(&seen), Arc::new(step));
         std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let Ok(stream) = stream else { continue };
-                let Some(request) = read(&stream) else { continue };
-                log.lock().unwrap().push(request);
-                match steps.next() {
-                    Some(Step::Send(bytes)) => drop((&stream).write_all(bytes.as_bytes())),
-                    // Another connection is served meanwhile: the client has given this one up.
-                    Some(Step::Stall(time)) => drop(std::thread::spawn(move || {
-                        std::thread::sleep(time);
-                        drop(stream);
-                    })),
-                    Some(Step::Close) | None => {}
-                }
+            for stream in listener.incoming().flatten() {
+                let (log, step) = (Arc::clone(&log), Arc::clone(&step));
+                std::thread::spawn(move || {
+                    let Some(request) = read(&stream) else { return };
+                    log.lock().unwrap().push(request.clone());
+                    match step(&request) {
+                        Step::Send(bytes) => drop((&stream).write_all(bytes.as_bytes())),
+                        // The client has given this connection up meanwhile.
+                        Step::Stall(time) => std::thread::sleep(time),
+                        Step::Close => {}
+                    }
+                });
             }
         });
         Self { endpoint, seen }

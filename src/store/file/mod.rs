@@ -240,6 +240,11 @@ impl Store for FileStore {
         staged.publish(metadata, Condition::Absent)
     }
 
+    fn sweep(&self) -> Result<usize> {
+        let before = Timestamp(Timestamp::now().0.saturating_sub(super::SWEEP_AGE_MS));
+        staged::remove_older(&self.root, before, 0)
+    }
+
     fn clock_offset_ms(&self) -> i64 {
         0
     }

@@ -4,6 +4,7 @@ use super::lock::DirectoryLock;
 use super::{etag, failed, is_absent, sidecar};
 use crate::error::{Error, Result};
 use crate::store::{ETag, Metadata, Put};
+use crate::time::Timestamp;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
@@ -172,6 +173,35 @@ fn unique_name() -> String {
     let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos());
     let serial = SERIAL.fetch_add(1, Relaxed);
     format!(".{:x}-{nanos:x}-{serial:x}{SUFFIX}", std::process::id())
+}
+
+/// Whether [`unique_name`] made the name: Litestream's own end alike, and do not begin with a dot.
+fn is_unique_name(name: &str) -> bool {
+    let Some(parts) = name.strip_prefix('.').and_then(|name| name.strip_suffix(SUFFIX)) else { return false };
+    let mut parts = parts.split('-');
+    let is_hex = |part: Option<&str>| part.is_some_and(|part| u128::from_str_radix(part, 16).is_ok());
+    is_hex(parts.next()) && is_hex(parts.next()) && is_hex(parts.next()) && parts.next().is_none()
+}
+
+/// Removes temporary files that were last written before `before`: their writers died. Says how many. What cannot be
+/// read or removed stays.
+pub(super) fn remove_older(dir: &Path, before: Timestamp, depth: usize) -> Result<usize> {
+    let mut removed = 0;
+    let rows = match fs::read_dir(dir) {
+        Ok(rows) => rows,
+        Err(error) if is_absent(&error) => return Ok(0),
+        Err(error) => return Err(failed("list", dir, &error)),
+    };
+    for row in rows.flatten() {
+        let Ok(kind) = row.file_type() else { continue };
+        let is_ours = row.file_name().to_str().is_some_and(is_unique_name);
+        if kind.is_dir() && depth < super::DEPTH_MAX {
+            removed += remove_older(&row.path(), before, depth + 1)?;
+        } else if kind.is_file() && is_ours && row.metadata().is_ok_and(|stat| super::modified(&stat) < before) {
+            removed += usize::from(fs::remove_file(row.path()).is_ok());
+        }
+    }
+    Ok(removed)
 }
 
 /// Creates `dir` and what is missing above it, each made durable in its parent.

@@ -5,7 +5,7 @@
 //!
 //! TLS trusts the system's roots (SSL_CERT_FILE and SSL_CERT_DIR are honoured) and, in addition, the file that
 //! AWS_CA_BUNDLE names. Proxies are those of HTTPS_PROXY, HTTP_PROXY and NO_PROXY, in upper or lower case; unlike
-//! libcurl and like Go, which Litestream is written in, this machine itself is never asked for through a proxy.
+//! libcurl and like Go, which Litestream is written in, this machine itself is never asked for through a proxy, nor is its metadata service (169.254.0.0/16).
 
 use super::limits::CONNECT_TIMEOUT;
 use crate::error::{Context, Error, Kind, Result};
@@ -92,7 +92,7 @@ fn proxies() -> Result<Vec<Proxy>> {
         value.ok().filter(|value| !value.is_empty())
     };
     let except = variable("NO_PROXY").unwrap_or_default();
-    let except = NoProxy::from_string(&format!("{except},localhost,127.0.0.0/8,::1"));
+    let except = NoProxy::from_string(&format!("{except},localhost,127.0.0.0/8,::1,169.254.0.0/16"));
     let mut proxies = Vec::new();
     for (name, make) in [("HTTPS_PROXY", Proxy::https as fn(String) -> _), ("HTTP_PROXY", Proxy::http)] {
         if let Some(url) = variable(name) {

@@ -61,6 +61,8 @@ impl Answer {
 pub(super) trait Protocol {
     /// Puts the signature into the headers.
     fn sign(&self, parts: &mut Parts) -> Result<()>;
+    /// Whether a refusal may be over with credentials or a time that were renewed now. Asked once in a call.
+    fn mend(&self, answer: &Answer) -> bool;
     /// Whether the answer says "later", beyond what its status says.
     fn is_transient(&self, answer: &Answer) -> bool;
     /// Counts an attempt and the bytes of its body.
@@ -101,6 +103,7 @@ impl Http {
         let transfer = self.limits.transfer_time(request.body.len() as u64);
         let deadline = start + request.overall_timeout.unwrap_or(self.limits.overall_timeout) + transfer;
         let asks = !matches!(request.method, Method::GET | Method::HEAD) && request.overall_timeout.is_none();
+        let mut is_mended = false;
         for attempt in 0u32.. {
             if let (true, Some(gate)) = (asks, &self.gate) {
                 gate()?;
@@ -117,6 +120,9 @@ impl Http {
             let is_last = Instant::now() + wait >= deadline;
             match outcome {
                 Err(Failure::Final(error)) => return Err(error),
+                Ok(answer) if !is_last && !is_mended && answer.status.is_client_error() && protocol.mend(&answer) => {
+                    is_mended = true;
+                }
                 Ok(answer) if is_last || !(is_transient(answer.status) || protocol.is_transient(&answer)) => {
                     return Ok(Answer { attempts: attempt + 1, ..answer });
                 }
@@ -143,7 +149,11 @@ impl Http {
             headers.clone_from(&request.headers);
         }
         let (mut parts, ()) = head.body(()).map_err(|e| unsendable(&e))?.into_parts();
-        protocol.sign(&mut parts).map_err(Failure::Final)?;
+        protocol.sign(&mut parts).map_err(|error| match error.kind() {
+            // Where the credentials come from is away.
+            Kind::Unavailable => Failure::Transient(error.to_string()),
+            _ => Failure::Final(error),
+        })?;
         let signed = http::Request::from_parts(parts, request.body.clone());
         let mut signed = reqwest::blocking::Request::try_from(signed).map_err(|e| unsendable(&e))?;
         *signed.timeout_mut() = Some(timeout);

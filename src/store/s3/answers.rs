@@ -9,7 +9,7 @@
 //! | 408, 429, 5xx but 501, 400 RequestTimeout | later: retried, honouring Retry-After |
 //! | 200 with an `<Error>`, to CompleteMultipartUpload and CopyObject | that error |
 //! | 301, 307, 400 AuthorizationHeaderMalformed | another region |
-//! | 401, 403, 400 with a token's code | denied |
+//! | 401, 403, 400 with a token's code | denied; once more with credentials or a time that were renewed, if they were |
 
 use super::xml::{self, Fault};
 use crate::error::{Error, Kind};
@@ -30,6 +30,21 @@ pub(super) fn is_transient_code(code: &str) -> bool {
             | "RequestTimeout"
             | "ConditionalRequestConflict"
             | "OperationAborted"
+    )
+}
+
+/// Whether an answer's code speaks of the credentials themselves, which may have ended or been replaced.
+pub(super) fn is_of_credentials(code: &str) -> bool {
+    matches!(
+        code,
+        "ExpiredToken"
+            | "ExpiredTokenException"
+            | "InvalidToken"
+            | "InvalidTokenId"
+            | "TokenRefreshRequired"
+            | "InvalidAccessKeyId"
+            | "RequestExpired"
+            | "Unauthorized"
     )
 }
 
@@ -56,7 +71,8 @@ pub(super) fn failure(what: &str, answer: &Answer) -> Error {
             text = format!("{text} (attempts: {})", answer.attempts);
             Kind::Unavailable
         }
-        (401 | 403, _) | (_, "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired") => Kind::Denied,
+        _ if is_of_credentials(&fault.code) => Kind::Denied,
+        (401 | 403, _) => Kind::Denied,
         (404, _) | (_, "NoSuchUpload") => Kind::NotFound,
         (412, _) => Kind::Conflict,
         _ => Kind::Invalid,

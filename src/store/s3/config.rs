@@ -19,7 +19,7 @@ const KNOWN: [(&str, &str); 12] = [
     ("sign-payload", "signPayload"),
     ("require-content-md5", "requireContentMD5"), // for DeleteObjects, which we do not use: ignored
     ("part-size", "partSize"),
-    ("concurrency", "concurrency"), // of an upload's parts: ours go one after another; ignored
+    ("concurrency", "concurrency"),
     ("storage-class", "storageClass"),
     ("sse-kms-key-id", "sseKmsKeyId"),
     ("sse-customer-algorithm", "sseCustomerAlgorithm"),
@@ -43,6 +43,8 @@ pub(in crate::store) struct Config {
     pub(super) sign_payload: bool,
     /// In bytes; `None`: P34 decides.
     pub(super) part_size: Option<u64>,
+    /// Parts of an upload on their way at a time.
+    pub(super) concurrency: Option<usize>,
     pub(super) storage_class: Option<String>,
     pub(super) kms_key_id: Option<String>,
 }
@@ -91,6 +93,7 @@ impl Config {
             base_path,
             skip_verify: parameters.flag("skip-verify")?.unwrap_or(false),
             part_size: parameters.number("part-size")?,
+            concurrency: parameters.number("concurrency")?.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
             storage_class: parameters.text("storage-class").map(str::to_owned),
             kms_key_id: parameters.text("sse-kms-key-id").map(str::to_owned),
         })
@@ -132,7 +135,7 @@ impl<'a> Parameters<'a> {
         let Some(text) = self.text(name) else { return Ok(None) };
         match text.parse() {
             Ok(number) if number > 0 => Ok(Some(number)),
-            _ => Err(self.0.invalid(format!("has a {name} that is no positive number of bytes"))),
+            _ => Err(self.0.invalid(format!("has a {name} that is no positive number"))),
         }
     }
 

@@ -6,8 +6,11 @@
 
 mod answers;
 mod config;
+mod copy;
+mod credentials;
 mod hosts;
 mod keys;
+mod multipart;
 mod object;
 mod requests;
 mod sign;
@@ -19,8 +22,9 @@ pub(super) use sign::environment;
 
 use super::names::{check_key, check_metadata};
 use super::tally::Tally;
-use super::{Counters, ETag, Entry, Metadata, Object, Options, Put, Store, Upload};
+use super::{Counters, ETag, Entry, Metadata, Object, Options, Put, SWEEP_AGE_MS, Store, Upload};
 use crate::error::{Context, Error, Kind, Result};
+use crate::time::Timestamp;
 use bytes::Bytes;
 use requests::{Call, Connection};
 use std::collections::HashMap;
@@ -31,10 +35,6 @@ use std::sync::Arc;
 const PAGE_BYTES_MAX: u64 = 16 << 20;
 /// A listing longer than that is an error, not an endless loop.
 const LIST_ROWS_MAX: usize = 10_000_000;
-/// CopyObject stops there (P34).
-const COPY_BYTES_MAX: u64 = 5 << 30;
-/// Larger objects are copied through us in pieces of that size.
-const COPY_PIECE_BYTES: u64 = 8 << 20;
 
 /// A store in a bucket.
 pub(super) struct S3Store(Arc<Connection>);
@@ -50,42 +50,6 @@ impl S3Store {
         check_key(key)?;
         check_metadata(metadata)?;
         self.0.put(call, key, Bytes::copy_from_slice(bytes), metadata)
-    }
-
-    fn copy_by_store(&self, from: &str, to: &str, metadata: &Metadata, etag: &ETag) -> Result<Put> {
-        let source = format!("{}{from}", self.0.config.prefix);
-        let source = if self.0.config.bucket.starts_with("arn:") {
-            format!("{}/object/{source}", self.0.config.bucket)
-        } else {
-            format!("{}/{source}", self.0.config.bucket)
-        };
-        let mut call = Call::put(to).if_absent().with_metadata(metadata);
-        call = call.header("x-amz-copy-source", &format!("/{}", keys::encode_path(&source)));
-        call = call.header("x-amz-copy-source-if-match", &etag.0).header("x-amz-metadata-directive", "REPLACE");
-        let answer = self.0.send(call.may_fail_with_200(), Bytes::new())?;
-        let what = self.0.what("copy to", to);
-        // 412 is the source's condition or the target's: the source was seen, so mostly it is the target's.
-        if answer.status.as_u16() == 412 {
-            return match self.0.head(from)? {
-                Some(now) if now.etag == *etag => Ok(Put::Refused),
-                _ => Err(super::replaced(&self.0.config.shown, from)),
-            };
-        }
-        if !answer.status.is_success() || answers::fault(&answer).is_some() {
-            return Err(answers::conditional_failure(&what, &answer));
-        }
-        Ok(Put::Done(ETag(xml::value(&answer.body, "CopyObjectResult", "ETag").context(what)?)))
-    }
-
-    fn copy_by_us(&self, from: &str, to: &str, metadata: &Metadata, source: &Object) -> Result<Put> {
-        let mut upload = self.upload(to, metadata, source.size)?;
-        let mut at = 0;
-        while at < source.size {
-            let end = source.size.min(at + COPY_PIECE_BYTES);
-            upload.write(&self.get_range(from, at..end, Some(&source.etag))?)?;
-            at = end;
-        }
-        upload.finish_if_absent()
     }
 }
 
@@ -210,15 +174,12 @@ impl Store for S3Store {
         check_key(from)?;
         check_key(to)?;
         check_metadata(metadata)?;
-        let source = self.0.head(from)?.ok_or_else(|| super::no_object(&self.0.config.shown, from))?;
-        // Not every store heeds If-None-Match on CopyObject; asking before leaves only a race to those.
-        if self.0.head(to)?.is_some() {
-            return Ok(Put::Refused);
-        }
-        if source.size > COPY_BYTES_MAX {
-            return self.copy_by_us(from, to, metadata, &source);
-        }
-        self.copy_by_store(from, to, metadata, &source.etag)
+        copy::copy(&self.0, from, to, metadata)
+    }
+
+    fn sweep(&self) -> Result<usize> {
+        let now = Timestamp::now().0.saturating_add(self.0.clock_offset_ms());
+        multipart::abort_older(&self.0, Timestamp(now.saturating_sub(SWEEP_AGE_MS)))
     }
 
     fn clock_offset_ms(&self) -> i64 {

@@ -1,6 +1,7 @@
 //! Building, signing and sending S3's requests.
 
 use super::config::Config;
+use super::credentials::Held;
 use super::sign::S3Signer;
 use super::{answers, keys, object};
 use crate::error::{Context, Result};
@@ -11,7 +12,9 @@ use crate::store::{ETag, Metadata, Object, Options, Put};
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, request::Parts};
+use std::cell::RefCell;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -88,6 +91,10 @@ impl Call {
         self.may_fail_with_200 = true;
         self
     }
+    /// The bytes come from another object of the store.
+    pub(super) fn is_copy(&self) -> bool {
+        self.headers.contains_key("x-amz-copy-source")
+    }
     /// A multipart upload that met a conflict starts again from its creation (P29).
     pub(super) fn conflict_is_final(mut self) -> Self {
         self.conflict_is_final = true;
@@ -159,7 +166,8 @@ impl Connection {
         let (method, answer_bytes_max, overall_timeout) =
             (call.method.clone(), call.answer_bytes_max, call.overall_timeout);
         let request = Request { method, url, headers, body, answer_bytes_max, overall_timeout };
-        let answer = self.http.send(&Exchange { connection: self, call: &call }, &request);
+        let answer =
+            self.http.send(&Exchange { connection: self, call: &call, credentials: RefCell::default() }, &request);
         let answer = answer.with_context(|| {
             self.what(&call.method.as_str().to_ascii_lowercase(), call.key.as_deref().unwrap_or("(the bucket)"))
         })?;
@@ -199,11 +207,26 @@ impl Connection {
 struct Exchange<'a> {
     connection: &'a Connection,
     call: &'a Call,
+    /// Those of the last attempt.
+    credentials: RefCell<Option<Arc<Held>>>,
 }
 
 impl Protocol for Exchange<'_> {
     fn sign(&self, parts: &mut Parts) -> Result<()> {
-        self.connection.signer.sign(parts)
+        let used = self.connection.signer.sign(parts, self.connection.clock_offset_ms())?;
+        *self.credentials.borrow_mut() = Some(used);
+        Ok(())
+    }
+
+    fn mend(&self, answer: &Answer) -> bool {
+        // The answer to a HEAD has no body that would tell.
+        let may_be_of_credentials = answers::fault(answer)
+            .map_or(self.call.method == Method::HEAD, |fault| answers::is_of_credentials(&fault.code));
+        let status = answer.status.as_u16();
+        let is_refusal = matches!(status, 401 | 403) || (status == 400 && may_be_of_credentials);
+        let used = self.credentials.borrow();
+        let (true, Some(used)) = (is_refusal, used.as_ref()) else { return false };
+        self.connection.signer.mend(used, status, may_be_of_credentials, self.connection.clock_offset_ms())
     }
 
     fn is_transient(&self, answer: &Answer) -> bool {

@@ -18,6 +18,15 @@ pub(super) struct Page {
     pub(super) next: Option<String>,
 }
 
+/// A row of ListMultipartUploads.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Unfinished {
+    /// With the store's prefix.
+    pub(super) key: String,
+    pub(super) id: String,
+    pub(super) initiated: Timestamp,
+}
+
 /// An error's body.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Fault {
@@ -106,28 +115,59 @@ pub(super) fn page(body: &[u8]) -> Result<Page> {
     Ok(page)
 }
 
-/// Reads an error's body; `None` if it is none.
+/// Reads a page of ListMultipartUploads; rows that say no key, id or time are left out.
+pub(super) fn uploads(body: &[u8]) -> Result<Vec<Unfinished>> {
+    let (mut rows, mut is_listing) = (Vec::new(), false);
+    let (mut key, mut id, mut initiated) = (None, None, None);
+    walk(body, |path, text| match path {
+        ["ListMultipartUploadsResult"] => is_listing = true,
+        ["ListMultipartUploadsResult", "Upload", "Key"] => key = Some(text.to_owned()),
+        ["ListMultipartUploadsResult", "Upload", "UploadId"] => id = Some(text.to_owned()),
+        ["ListMultipartUploadsResult", "Upload", "Initiated"] => initiated = Timestamp::parse_rfc3339(text.trim()),
+        ["ListMultipartUploadsResult", "Upload"] => {
+            if let (Some(key), Some(id), Some(initiated)) = (key.take(), id.take(), initiated.take()) {
+                rows.push(Unfinished { key, id, initiated });
+            }
+        }
+        _ => {}
+    })?;
+    if is_listing { Ok(rows) } else { Err(Error::corrupt("the answer is no listing of uploads")) }
+}
+
+/// Reads an error's body, S3's or that of the token service; `None` if it is none.
 pub(super) fn fault(body: &[u8]) -> Option<Fault> {
     let (mut fault, mut is_fault) = (Fault::default(), false);
     let walked = walk(body, |path, text| match path {
-        ["Error"] => is_fault = true,
-        ["Error", "Code"] => text.trim().clone_into(&mut fault.code),
-        ["Error", "Message"] => text.trim().clone_into(&mut fault.message),
+        ["Error"] | ["ErrorResponse", "Error"] => is_fault = true,
+        ["Error", "Code"] | ["ErrorResponse", "Error", "Code"] => text.trim().clone_into(&mut fault.code),
+        ["Error", "Message"] | ["ErrorResponse", "Error", "Message"] => text.trim().clone_into(&mut fault.message),
         ["Error", "Region"] => fault.region = Some(text.trim().to_owned()),
         _ => {}
     });
     (walked.is_ok() && is_fault).then_some(fault)
 }
 
-/// The text of `<root><name>…</name></root>`: an upload's id, an object's ETag.
+/// The text of `<root><name>…</name></root>`: an upload's id.
 pub(super) fn value(body: &[u8], root: &str, name: &str) -> Result<String> {
+    text(body, &[root, name])
+}
+
+/// The ETag in such an answer. Its quotes are part of it; SeaweedFS leaves them out there, and not in its headers.
+pub(super) fn etag(body: &[u8], root: &str) -> Result<ETag> {
+    let etag = value(body, root, "ETag")?;
+    Ok(ETag(if etag.ends_with('"') { etag } else { format!("\"{etag}\"") }))
+}
+
+/// The text of the element at that path, which is not empty.
+pub(super) fn text(body: &[u8], wanted: &[&str]) -> Result<String> {
     let mut found = None;
     walk(body, |path, text| {
-        if *path == [root, name] {
+        if path == wanted {
             found = Some(text.trim().to_owned());
         }
     })?;
-    found.filter(|text| !text.is_empty()).ok_or_else(|| Error::corrupt(format!("the answer is no {root} with {name}")))
+    let found = found.filter(|text| !text.is_empty());
+    found.ok_or_else(|| Error::corrupt(format!("the answer has no {}", wanted.join("/"))))
 }
 
 #[cfg(test)]
