@@ -7,6 +7,9 @@ use std::time::Duration;
 /// How long `litestream_sync()` waits without an argument.
 pub const SYNC_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The smallest default of `spool_max`, in bytes.
+pub const SPOOL_MIN: u64 = 64 << 20;
+
 /// The options of a primary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -16,6 +19,9 @@ pub struct Options {
     pub close_timeout: Duration,
     /// How long SQLite's restart of the WAL may wait for capture (P5). Default 500 ms.
     pub barrier_timeout: Duration,
+    /// Bytes of files that wait for the store, beyond which closes merge into the newest of them (P18). Default: the
+    /// database's size, at least [`SPOOL_MIN`].
+    pub spool_max: Option<u64>,
 }
 
 impl Default for Options {
@@ -24,6 +30,7 @@ impl Default for Options {
             sync_interval: Duration::from_secs(1),
             close_timeout: Duration::from_secs(10),
             barrier_timeout: Duration::from_millis(500),
+            spool_max: None,
         }
     }
 }
@@ -39,11 +46,16 @@ impl Options {
     pub fn parse(text: &str) -> Result<Self> {
         let mut options = Self::default();
         for (key, value) in object(text)? {
+            if key == "spool_max" {
+                let text = value.as_str().ok_or_else(|| not_a(&key, "a size such as '64MiB'", &value))?;
+                options.spool_max = Some(size(text).map_err(|e| e.context("option spool_max"))?);
+                continue;
+            }
             let place = match key.as_str() {
                 "sync_interval" => &mut options.sync_interval,
                 "close_timeout" => &mut options.close_timeout,
                 "barrier_timeout" => &mut options.barrier_timeout,
-                _ => return Err(unknown(&key, "sync_interval, close_timeout, barrier_timeout")),
+                _ => return Err(unknown(&key, "sync_interval, close_timeout, barrier_timeout, spool_max")),
             };
             let text = value.as_str().ok_or_else(|| not_a(&key, "a duration such as '500ms'", &value))?;
             *place = duration(text).map_err(|e| e.context(format!("option {key}")))?;
@@ -104,6 +116,24 @@ pub fn duration(text: &str) -> Result<Duration> {
     Ok(span)
 }
 
+/// A size in bytes: '64MiB', '1GiB', '500KiB', '0'.
+pub fn size(text: &str) -> Result<u64> {
+    let wrong = || Error::invalid(format!("'{text}' is not a size: write '500KiB', '64MiB' or '1GiB'"));
+    let trimmed = text.trim();
+    let unit_at = trimmed.find(|c: char| !c.is_ascii_digit()).unwrap_or(trimmed.len());
+    let (number, unit) = trimmed.split_at(unit_at);
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let unit_bytes = match unit {
+        "" if number == 0 => 1,
+        "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err(wrong()),
+    };
+    Ok(number.saturating_mul(unit_bytes))
+}
+
 fn object(text: &str) -> Result<Map<String, Value>> {
     if text.trim().is_empty() {
         return Ok(Map::new());
@@ -132,11 +162,14 @@ mod tests {
         let options = Options::parse(r#"{"sync_interval":"250ms"}"#).unwrap();
         assert_eq!(options.sync_interval, Duration::from_millis(250));
         assert_eq!(Options::parse("").unwrap(), Options::default());
+        assert_eq!(Options::parse(r#"{"spool_max":"64MiB"}"#).unwrap().spool_max, Some(64 << 20));
         for (text, says) in [
             (r#"{"sync":1}"#, "unknown option 'sync'; known are: sync_interval"),
             (r#"{"sync_interval":1}"#, "a duration such as"),
             (r#"{"sync_interval":"1"}"#, "'1' is not a duration"),
             (r#"{"sync_interval":"99h"}"#, "longer than 24h"),
+            (r#"{"spool_max":64}"#, "a size such as '64MiB'"),
+            (r#"{"spool_max":"64MB"}"#, "'64MB' is not a size"),
             ("[1]", "JSON object"),
             ("{", "not JSON"),
         ] {

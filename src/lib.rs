@@ -82,6 +82,7 @@ mod writer;
 /// What an entry point does on the connection that loads the extension: registers the shim as the default VFS, and
 /// defines the SQL surface. Called again by each further load.
 fn load(connection: sqlite::Connection) -> error::Result<()> {
+    sqlite::log_to_host();
     thread::prepare_with(sqlite::block_all_signals);
     vfs::primary::install()?;
     sql::define(connection)

@@ -30,7 +30,8 @@ pub(super) fn replicate(connection: Connection, arguments: &[Value]) -> Result<V
     }
     let patience = Limits { overall_timeout: PROVE_TIMEOUT, request_timeout: PROVE_TIMEOUT, ..Limits::default() };
     let prove = store::open_with(url, &store::Options { limits: patience, ..store::Options::default() })?;
-    let stores = &Stores { prove, ship: store::open(url)? };
+    let ship = store::open_with(url, &store::Options { limits: Limits::of_background(), ..store::Options::default() })?;
+    let stores = &Stores { prove, ship };
     let primary = match path {
         Value::Null => of_schema(connection, "main", stores, options)?,
         Value::Text(path) => of_path(connection, path, stores, options)?,

@@ -183,6 +183,9 @@ impl Store for FaultStore {
     fn clock_offset_ms(&self) -> i64 {
         self.inner.clock_offset_ms()
     }
+    fn trouble(&self) -> Option<(Error, crate::time::Timestamp)> {
+        self.inner.trouble()
+    }
     fn counters(&self) -> Counters {
         self.inner.counters()
     }

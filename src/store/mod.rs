@@ -160,6 +160,10 @@ pub trait Store: Send + Sync {
     fn sweep(&self) -> Result<usize>;
     /// The store's clock minus ours, in milliseconds, as of its last answer (P22); 0 where the clock is ours.
     fn clock_offset_ms(&self) -> i64;
+    /// What the last attempt failed of, and when, while its call is being repeated inside the store.
+    fn trouble(&self) -> Option<(Error, Timestamp)> {
+        None
+    }
     /// What was asked of the store so far.
     fn counters(&self) -> Counters;
 }

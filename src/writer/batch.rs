@@ -58,6 +58,11 @@ impl PageStore {
         self.places.contains_key(&pgno)
     }
 
+    /// How many bytes its pages have.
+    pub(super) fn bytes(&self) -> u64 {
+        self.places.len() as u64 * u64::from(self.page_size.get())
+    }
+
     /// The page numbers, ascending.
     pub(super) fn page_numbers(&self) -> Vec<u32> {
         let mut numbers: Vec<u32> = self.places.keys().copied().collect();

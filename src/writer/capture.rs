@@ -130,9 +130,7 @@ impl Capture {
 
     /// Gives up continuity: the batch is dropped, since healing finds its pages again.
     pub(super) fn gap(&mut self, reason: impl Into<String>) {
-        let reason = reason.into();
-        log::warn!("gap: {reason}");
-        self.gap_reason = Some(reason);
+        self.gap_reason = Some(reason.into());
         self.captured = Captured::Gap;
         self.continues_with = None;
         self.sealed = false;
@@ -398,6 +396,11 @@ impl Capture {
             }
             _ => WalSpan::default(),
         }
+    }
+
+    /// Whether the frozen batch has a page.
+    pub(super) fn is_frozen(&self, pgno: u32) -> bool {
+        self.frozen.as_ref().is_none_or(|frozen| frozen.pages.contains(pgno))
     }
 
     /// Reads a page of the frozen batch.

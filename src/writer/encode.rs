@@ -5,6 +5,7 @@
 
 use super::batch::FrozenBatch;
 use super::capture::Captured;
+use super::merge::Former;
 use super::primary::{Phase, Primary};
 use super::spool::{Record, RecordedPosition};
 use super::sums::Sums;
@@ -40,20 +41,32 @@ pub(super) struct Work {
     /// The TXID that the checksum file on disk describes.
     pub(super) sums_on_disk: Option<Txid>,
     pub(super) staged: VecDeque<Staged>,
+    /// The newest staged file, if more may be merged into it (P18).
+    pub(super) open: Option<Txid>,
     pub(super) last_timestamp: Timestamp,
 }
 
 impl Work {
     /// P22: never before the last one, and by the store's clock.
-    pub(super) fn next_timestamp(&mut self, clock_offset_ms: i64) -> Timestamp {
-        let now = Timestamp(Timestamp::now().0 + clock_offset_ms);
+    pub(super) fn next_timestamp(&mut self, now: Timestamp, clock_offset_ms: i64) -> Timestamp {
+        let now = Timestamp(now.0 + clock_offset_ms);
         self.last_timestamp = now.max(Timestamp(self.last_timestamp.0 + 1));
         self.last_timestamp
     }
 }
 
+/// What a batch becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Into {
+    /// The next TXID.
+    Next,
+    /// A part of the newest, in place of its file (P18).
+    Newest(Txid),
+}
+
 /// The pages of a file to be made.
 pub(super) struct Content<'a> {
+    pub(super) into: Into,
     pub(super) commit: u32,
     /// Ascending, without the lock page, none beyond `commit`.
     pub(super) pages: &'a [u32],
@@ -63,8 +76,12 @@ pub(super) struct Content<'a> {
 }
 
 impl Primary {
-    /// Makes the batch the next spool file, if there is one. `false`: nothing was committed.
-    pub(super) fn encode_batch(&self, work: &mut Work) -> Result<bool> {
+    /// Makes the batch a spool file, if there is one. `false`: nothing was committed.
+    pub(super) fn encode_batch(&self, work: &mut Work, into: Into) -> Result<bool> {
+        let mut former = match into {
+            Into::Next => None,
+            Into::Newest(txid) => Some(Former::open(&self.spool.file(txid))?),
+        };
         let frozen = {
             let mut capture = self.capture.lock();
             // A heal, once it is asked for, comes first.
@@ -78,13 +95,20 @@ impl Primary {
             return Err(error);
         }
         let FrozenBatch { commit, ref pages, wal, captured, sequence, .. } = frozen;
-        let content = Content { commit, pages, wal, captured, sequence };
+        let pages = &former.as_ref().map_or_else(|| pages.clone(), |former| former.union(pages, commit));
+        let content = Content { into, commit, pages, wal, captured, sequence };
         let outcome = self.stage(work, &content, |numbers, out| {
             let capture = self.capture.lock();
             if self.missed_barrier() {
                 return Err(Error::new(Kind::Busy, "the batch was overtaken by a restart of the WAL"));
             }
-            numbers.iter().zip(out).try_for_each(|(pgno, page)| capture.read_frozen(*pgno, page))
+            for (pgno, page) in numbers.iter().zip(out) {
+                match &mut former {
+                    Some(former) if !capture.is_frozen(*pgno) => former.read(*pgno, page)?,
+                    _ => capture.read_frozen(*pgno, page)?,
+                }
+            }
+            Ok(())
         });
         let mut capture = self.capture.lock();
         match outcome {
@@ -108,15 +132,18 @@ impl Primary {
         synced.context("the database could not be synced before shipping (P8)")
     }
 
-    /// Writes the next TXID into the spool. `read` fills pages by number.
+    /// Writes a TXID into the spool. `read` fills pages by number.
     pub(super) fn stage(
         &self,
         work: &mut Work,
         content: &Content<'_>,
         mut read: impl FnMut(&[u32], &mut [Vec<u8>]) -> Result<()>,
     ) -> Result<()> {
-        let txid = work.head.map_or(Txid::FIRST, Txid::next);
-        let timestamp = work.next_timestamp(self.store.clock_offset_ms());
+        let txid = match content.into {
+            Into::Next => work.head.map_or(Txid::FIRST, Txid::next),
+            Into::Newest(txid) => txid,
+        };
+        let timestamp = work.next_timestamp(self.pools.clock.now(), self.store.clock_offset_ms());
         let page_size = self.page_size();
         let txids = TxidRange::single(txid);
         let header = Header {
@@ -145,7 +172,10 @@ impl Primary {
         writer.into_inner().map_err(|e| Error::io(temporary.display(), e.error()))?;
         self.spool.publish(&temporary, &file, txid)?;
 
-        let before = work.sums.as_ref().map(Sums::rolling);
+        let before = match content.into {
+            Into::Next => work.sums.as_ref().map(Sums::rolling),
+            Into::Newest(_) => work.staged.pop_back().and_then(|former| former.rolling).map(|(before, _)| before),
+        };
         if let Some(sums) = &mut work.sums {
             sums.resize(content.commit);
             changes.iter().for_each(|(pgno, sum)| sums.set(*pgno, *sum));
@@ -182,7 +212,8 @@ impl Primary {
     /// Writes the checksum file for `head`, so that older spool files are needed no more.
     pub(super) fn write_sums(&self, work: &mut Work) -> Result<()> {
         let (Some(sums), Some(head)) = (&work.sums, work.head) else { return Ok(()) };
-        if work.sums_on_disk != Some(head) {
+        // Of a file that more may be merged into, the checksums are not final.
+        if work.sums_on_disk != Some(head) && work.open != Some(head) {
             sums.write(&self.spool.sums(), head)?;
             work.sums_on_disk = Some(head);
         }

@@ -11,6 +11,7 @@
 //! | `phase` | what comes before shipping: the first image, healing a gap (P12) |
 //! | `start` | where a primary begins, given the local record and the replica |
 //! | `encode` | a batch becomes the next TXID in the spool |
+//! | `merge` | the bound of the spool while the store is away (P18) |
 //! | `ship` | the spool becomes objects in the store (P17, P19, P20) |
 //! | `primary` | one replicated database: its parts, and starting it |
 //! | `told` | what the taps tell it |
@@ -26,6 +27,7 @@ mod capture;
 mod encode;
 mod files;
 mod image;
+mod merge;
 mod phase;
 mod pool;
 mod primary;
@@ -40,4 +42,5 @@ mod tests;
 mod told;
 
 pub use files::{DatabaseFile, Files};
-pub use primary::{Parts, Pools, Primary, Status, prove};
+pub use pool::Pools;
+pub use primary::{Parts, Primary, Status, prove};

@@ -3,7 +3,7 @@
 
 use super::batch::PageStore;
 use super::capture::{Capture, Captured};
-use super::encode::{Content, PAGES_PER_LOCK, Work};
+use super::encode::{Content, Into, PAGES_PER_LOCK, Work};
 use super::image::Image;
 use super::primary::{Phase, Primary};
 use super::ship::{ONE_REQUEST, UploadWriter};
@@ -27,6 +27,9 @@ struct ImageStart {
 
 impl Primary {
     /// Does what the phase asks for. `false`: it must wait for the next publication.
+    ///
+    /// # Errors
+    /// [`Kind::Busy`]: the state was overtaken, and is to be read anew; those of the store and of the local files.
     pub(super) fn run_phase(&self) -> Result<bool> {
         let done = match self.phase() {
             Phase::Running => Ok(true),
@@ -36,14 +39,7 @@ impl Primary {
         };
         self.image_active.store(false, Ordering::Release);
         self.capture.lock().image = None;
-        match done {
-            // The state was overtaken by a gap, or by more than an image can save: the next step begins anew.
-            Err(error) if error.kind() == Kind::Busy && !self.is_stopped() => {
-                log::info!("{error}");
-                Ok(true)
-            }
-            done => done,
-        }
+        done
     }
 
     /// From here on what overwrites pages of the database file saves them first.
@@ -109,7 +105,7 @@ impl Primary {
             return self.somebody_was_faster(head);
         }
         let Some(start) = self.begin_anew()? else { return Ok(false) };
-        let timestamp = self.with_work(|work| Ok(work.next_timestamp(self.store.clock_offset_ms())))?;
+        let timestamp = self.with_work(|work| Ok(work.next_timestamp(self.pools.clock.now(), self.store.clock_offset_ms())))?;
         let txids = TxidRange::single(Txid::FIRST);
         let page_size = self.page_size();
         let header = Header {
@@ -180,7 +176,8 @@ impl Primary {
 
     /// P12: the pages that differ from the newest TXID become the next one.
     fn heal(&self) -> Result<bool> {
-        if let Some(reason) = self.capture.lock().gap_reason.take() {
+        let reason = self.capture.lock().gap_reason.take();
+        if let Some(reason) = reason {
             let text = format!("continuity was lost ({reason}); the pages that differ are found and shipped");
             self.fail_visibly(&Error::new(Kind::Io, text));
         }
@@ -212,7 +209,7 @@ impl Primary {
             return self.record(work, start.commit, start.captured);
         }
         let ImageStart { commit, captured, wal, sequence } = *start;
-        let content = Content { commit, pages: &pages, wal, captured, sequence };
+        let content = Content { into: Into::Next, commit, pages: &pages, wal, captured, sequence };
         self.stage(work, &content, |numbers, out| {
             numbers.iter().zip(out).try_for_each(|(pgno, page)| changed.read(*pgno, None, page).map(|_| ()))
         })

@@ -4,13 +4,54 @@
 //! live as long as the process: a thread of a library that cannot be unloaded needs no end. A forked child has none of
 //! them, and makes its own pool if it needs one.
 
-use parking_lot::{Condvar, Mutex};
+use crate::error::Result;
+use crate::time::{Clock, SystemClock};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// Threads that capture, and threads that ship. One follows all writers: what it does is bounded and local.
+const CAPTURE_THREADS: usize = 1;
+const SHIP_THREADS: usize = 4;
+
+/// The threads of the process, and the clock by which they work.
+#[derive(Clone)]
+pub struct Pools {
+    pub(super) capture: Arc<Pool>,
+    pub(super) ship: Arc<Pool>,
+    pub(super) clock: Arc<dyn Clock>,
+    /// In a simulation there are no threads: who waits does what is due, or moves the clock.
+    #[cfg(test)]
+    pub(super) instead_of_waiting: Option<Arc<dyn Fn() + Send + Sync>>,
+}
+
+impl Pools {
+    /// No thread is started before the first task.
+    pub fn new() -> Self {
+        Self {
+            capture: Pool::new("capture", CAPTURE_THREADS),
+            ship: Pool::new("ship", SHIP_THREADS),
+            clock: Arc::new(SystemClock),
+            #[cfg(test)]
+            instead_of_waiting: None,
+        }
+    }
+
+    /// Waits for `condition`, for at most `span`.
+    pub(super) fn wait<T>(&self, condition: &Condvar, guard: &mut MutexGuard<'_, T>, span: Duration) {
+        #[cfg(test)]
+        if let Some(step) = &self.instead_of_waiting {
+            return MutexGuard::unlocked(guard, || step());
+        }
+        condition.wait_for(guard, span);
+    }
+}
 
 type Body = Box<dyn FnOnce() + Send>;
+/// Starts a thread of that name.
+type StartThread = fn(&str, Body) -> Result<()>;
 
 struct Task {
     due: Instant,
@@ -49,29 +90,39 @@ pub(super) struct Pool {
     limit: usize,
     queue: Mutex<Queue>,
     changed: Condvar,
+    start: StartThread,
 }
 
 impl Pool {
     /// At most `limit` threads. None is started yet.
     pub(super) fn new(name: &'static str, limit: usize) -> Arc<Self> {
-        Arc::new(Self { name, limit, queue: Mutex::default(), changed: Condvar::new() })
+        Self::with_start(name, limit, |name, body| crate::thread::start(name, body).map(|_| ()))
+    }
+
+    fn with_start(name: &'static str, limit: usize, start: StartThread) -> Arc<Self> {
+        Arc::new(Self { name, limit, queue: Mutex::default(), changed: Condvar::new(), start })
     }
 
     /// Runs `body` on a thread of the pool, not before `due`.
-    pub(super) fn run_at(self: &Arc<Self>, due: Instant, body: impl FnOnce() + Send + 'static) {
+    ///
+    /// # Errors
+    /// There is no thread, and none could be started: `body` will not run.
+    pub(super) fn run_at(self: &Arc<Self>, due: Instant, body: impl FnOnce() + Send + 'static) -> Result<()> {
         let mut queue = self.queue.lock();
+        if queue.threads < self.limit && queue.idle <= queue.tasks.len() {
+            let pool = Arc::clone(self);
+            match (self.start)(self.name, Box::new(move || pool.work())) {
+                Ok(()) => queue.threads += 1,
+                Err(error) if queue.threads == 0 => return Err(error),
+                Err(error) => log::warn!("{} threads must do: {error}", queue.threads),
+            }
+        }
         queue.order += 1;
         let task = Task { due, order: queue.order, body: Box::new(body) };
         queue.tasks.push(Reverse(task));
-        if queue.threads < self.limit && queue.idle < queue.tasks.len() {
-            let pool = Arc::clone(self);
-            match crate::thread::start(self.name, move || pool.work()) {
-                Ok(_) => queue.threads += 1,
-                Err(error) => log::error!("no thread could be started: {error}"),
-            }
-        }
         drop(queue);
         self.changed.notify_one();
+        Ok(())
     }
 
     fn work(&self) {
@@ -99,11 +150,27 @@ impl Pool {
     }
 }
 
+/// Without threads: for simulations.
+#[cfg(test)]
+impl Pool {
+    /// When the next task is due.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.queue.lock().tasks.peek().map(|Reverse(task)| task.due)
+    }
+
+    /// Runs the next task here.
+    pub(super) fn run_next(&self) {
+        let task = self.queue.lock().tasks.pop();
+        if let Some(Reverse(task)) = task {
+            (task.body)();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::sync::mpsc;
-    use std::time::Duration;
 
     #[test]
     fn tasks_run_in_the_order_in_which_they_are_due() {
@@ -112,7 +179,7 @@ mod tests {
         let now = Instant::now();
         for (delay, name) in [(30, "c"), (20, "b"), (0, "a")] {
             let send = send.clone();
-            pool.run_at(now + Duration::from_millis(delay), move || send.send(name).unwrap());
+            pool.run_at(now + Duration::from_millis(delay), move || send.send(name).unwrap()).unwrap();
         }
         let order: Vec<_> = receive.iter().take(3).collect();
         assert_eq!(order, ["a", "b", "c"]);
@@ -124,9 +191,26 @@ mod tests {
         let (send, receive) = mpsc::channel();
         for n in 0..50 {
             let send = send.clone();
-            pool.run_at(Instant::now(), move || send.send((n, std::thread::current().id())).unwrap());
+            pool.run_at(Instant::now(), move || send.send((n, std::thread::current().id())).unwrap()).unwrap();
         }
         let threads: std::collections::HashSet<_> = receive.iter().take(50).map(|(_, thread)| thread).collect();
         assert!(threads.len() <= 2);
+    }
+
+    /// Invariant 11: who cannot work says so, and works once it can.
+    #[test]
+    fn a_thread_that_cannot_be_started_is_an_error_of_who_asks() {
+        static MAY: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+        let pool = Pool::with_start("test", 2, |name, body| {
+            if MAY.load(std::sync::atomic::Ordering::SeqCst) {
+                return crate::thread::start(name, body).map(|_| ());
+            }
+            Err(crate::error::Error::new(crate::error::Kind::Io, "no threads"))
+        });
+        assert_eq!(pool.run_at(Instant::now(), || ()).unwrap_err().to_string(), "no threads");
+        MAY.store(true, std::sync::atomic::Ordering::SeqCst);
+        let (send, receive) = mpsc::channel();
+        pool.run_at(Instant::now(), move || send.send(()).unwrap()).unwrap();
+        receive.recv_timeout(Duration::from_secs(10)).unwrap();
     }
 }

@@ -6,7 +6,7 @@
 use super::capture::Capture;
 use super::encode::Work;
 use super::files::Files;
-use super::pool::Pool;
+use super::pool::Pools;
 use super::spool::{FileIdentity, Record, Spool};
 use crate::config::Options;
 use crate::error::{Error, Result};
@@ -144,24 +144,6 @@ pub struct Primary {
     pub(super) closed: Mutex<Option<FileIdentity>>,
 }
 
-/// The threads of the process.
-#[derive(Clone)]
-pub struct Pools {
-    pub(super) capture: Arc<Pool>,
-    pub(super) ship: Arc<Pool>,
-}
-
-/// Threads that capture, and threads that ship. One follows all writers: what it does is bounded and local.
-const CAPTURE_THREADS: usize = 1;
-const SHIP_THREADS: usize = 4;
-
-impl Pools {
-    /// No thread is started before the first task.
-    pub fn new() -> Self {
-        Self { capture: Pool::new("capture", CAPTURE_THREADS), ship: Pool::new("ship", SHIP_THREADS) }
-    }
-}
-
 /// What a primary is made of.
 pub struct Parts {
     pub path: PathBuf,
@@ -187,6 +169,7 @@ impl Primary {
         let away = parts.listing.is_none();
         let spool = Spool::open(&parts.path)?;
         let directory = spool.path().to_owned();
+        let now = parts.pools.clock.monotonic();
         let published = Published { header: parts.published, sequence: 1, oldest: None };
         let primary = Self {
             capture: Mutex::new(Capture::new(Arc::clone(&parts.files), directory, parts.page_size)),
@@ -220,7 +203,7 @@ impl Primary {
             ship_due: Mutex::new(None),
             stopped: AtomicBool::new(false),
             hurried: AtomicBool::new(false),
-            next_object_at: Mutex::new(Instant::now()),
+            next_object_at: Mutex::new(now),
             closed: Mutex::new(None),
         };
         let mut start = primary.start(parts.listing.as_ref(), parts.published.as_ref())?;
@@ -232,7 +215,7 @@ impl Primary {
             progress.durable =
                 start.work.head.filter(|_| start.work.staged.is_empty()).map(|t| (t, start.work.last_timestamp));
             if !start.work.staged.is_empty() {
-                primary.published.lock().oldest = Some(Instant::now());
+                primary.published.lock().oldest = Some(now);
             }
             progress.state = if away { State::Retrying } else { State::Starting };
         }
@@ -248,6 +231,10 @@ impl Primary {
 
     pub(super) fn page_size(&self) -> PageSize {
         self.page_size
+    }
+
+    pub(super) fn now(&self) -> Instant {
+        self.pools.clock.monotonic()
     }
 
     pub(super) fn is_stopped(&self) -> bool {
@@ -271,24 +258,30 @@ impl Primary {
         let pending = progress.durable_sequence < wanted;
         drop(progress);
         let oldest = self.published.lock().oldest;
-        if pending { oldest.map_or(Duration::ZERO, |o| o.elapsed()) } else { Duration::ZERO }
+        if pending { oldest.map_or(Duration::ZERO, |o| self.now().saturating_duration_since(o)) } else { Duration::ZERO }
     }
 
     /// The row of `litestream_status`.
     pub fn status(&self) -> Status {
         let lag = self.lag();
         let files = self.spool.files().unwrap_or_default();
+        // A call that is being repeated is a failure already.
+        let trouble = self.store.trouble();
         let progress = self.progress.lock();
+        let state = match progress.state {
+            State::Starting | State::Running if trouble.is_some() => State::Retrying,
+            state => state,
+        };
         Status {
             path: self.path.display().to_string(),
             url: self.url().to_owned(),
-            state: progress.state,
+            state,
             txid: progress.txid,
             durable: progress.durable,
             lag,
             spool_bytes: files.iter().map(|(_, size)| size).sum(),
             spool_files: files.len() as u64,
-            last_error: progress.last_error.clone(),
+            last_error: trouble.or_else(|| progress.last_error.clone()),
             counters: self.store.counters(),
         }
     }

@@ -8,7 +8,7 @@ use crate::time::Timestamp;
 use parking_lot::MutexGuard;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long stopping waits for the step that ships.
 const STEP_ENDS: Duration = Duration::from_secs(5);
@@ -22,11 +22,12 @@ impl Primary {
         progress.durable = Some((txid, timestamp));
         progress.txid = progress.txid.max(Some(txid));
         progress.durable_sequence = progress.durable_sequence.max(sequence);
-        progress.failures = 0;
+        let failures = std::mem::take(&mut progress.failures);
         if !progress.state.is_final() && progress.phase == Phase::Running {
             progress.state = State::Running;
         }
         drop(progress);
+        self.tell_recovery(failures);
         let next = self.capture.lock().batch.first;
         let mut published = self.published.lock();
         published.oldest = if published.sequence > sequence { next.or(published.oldest) } else { None };
@@ -49,12 +50,19 @@ impl Primary {
 
     pub(super) fn recovered(&self) {
         let mut progress = self.progress.lock();
-        progress.failures = 0;
+        let failures = std::mem::take(&mut progress.failures);
         if !progress.state.is_final() {
             progress.state = if progress.phase == Phase::Running { State::Running } else { State::Starting };
         }
         drop(progress);
+        self.tell_recovery(failures);
         self.progressed.notify_all();
+    }
+
+    fn tell_recovery(&self, failures: u32) {
+        if failures > 0 {
+            log::info!("{}: shipping again, after {failures} failed attempts", self.path.display());
+        }
     }
 
     pub(super) fn failed(&self, error: &Error) {
@@ -66,14 +74,19 @@ impl Primary {
             Kind::Diverged | Kind::Bug | Kind::Invalid => State::Error,
             _ => State::Retrying,
         };
+        let level = if progress.state.is_final() { log::Level::Error } else { log::Level::Warn };
         drop(progress);
-        self.fail_visibly(error);
+        self.tell(error, level);
     }
 
-    /// Into the status, and to those who log.
+    /// Into the status, and into the host's log.
     pub(super) fn fail_visibly(&self, error: &Error) {
-        log::warn!("{}: {error}", self.path.display());
-        self.progress.lock().last_error = Some((error.clone(), Timestamp::now()));
+        self.tell(error, log::Level::Warn);
+    }
+
+    fn tell(&self, error: &Error, level: log::Level) {
+        log::log!(level, "{}: {error}", self.path.display());
+        self.progress.lock().last_error = Some((error.clone(), self.pools.clock.now()));
         self.progressed.notify_all();
     }
 
@@ -94,9 +107,9 @@ impl Primary {
     /// [`Kind::Timeout`], naming what is missing; [`Kind::Interrupted`]; what ended shipping.
     pub fn sync(self: &Arc<Self>, timeout: Duration, cancelled: &dyn Fn() -> bool) -> Result<Option<Txid>> {
         let wanted = self.published.lock().sequence;
-        let deadline = Instant::now() + timeout;
+        let deadline = self.now() + timeout;
         self.hurried.store(true, Ordering::Release);
-        self.schedule_ship(Instant::now());
+        self.schedule_ship(self.now());
         let mut progress = self.progress.lock();
         loop {
             if progress.durable_sequence >= wanted && progress.phase == Phase::Running {
@@ -107,16 +120,16 @@ impl Primary {
             {
                 return Err(error.clone());
             }
-            if Instant::now() >= deadline {
+            if self.now() >= deadline {
                 return Err(self.sync_timeout(&progress, timeout));
             }
-            self.progressed.wait_for(&mut progress, INTERRUPT_INTERVAL);
+            self.pools.wait(&self.progressed, &mut progress, INTERRUPT_INTERVAL);
             if MutexGuard::unlocked(&mut progress, cancelled) {
                 return Err(Error::new(Kind::Interrupted, "interrupted"));
             }
             // A step that began before the call may have ended without seeing it.
             if progress.failures == 0 {
-                MutexGuard::unlocked(&mut progress, || self.schedule_ship(Instant::now()));
+                MutexGuard::unlocked(&mut progress, || self.schedule_ship(self.now()));
             }
         }
     }
@@ -143,7 +156,7 @@ impl Primary {
         let spooled = self.work.try_lock_for(timeout).map(|mut work| match work.as_mut() {
             Some(work) => {
                 if self.phase() == Phase::Running {
-                    self.encode_batch(work)?;
+                    self.encode_rest(work)?;
                     self.write_sums(work)?;
                 }
                 let all_staged = {

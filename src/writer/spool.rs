@@ -34,6 +34,11 @@ pub(super) fn replace(path: &Path, durable: bool, write: impl FnOnce(&mut File) 
     fs::rename(&temporary, path).with_context(name)
 }
 
+/// Makes names durable.
+fn sync_directory(path: &Path) -> Result<()> {
+    File::open(path).and_then(|d| d.sync_all()).with_context(|| path.display().to_string())
+}
+
 /// What tells that a file is still the one it was (P11).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct FileIdentity {
@@ -196,13 +201,7 @@ impl Spool {
         let name = || path.display().to_string();
         file.sync_all().with_context(name)?;
         fs::rename(temporary, &path).with_context(name)?;
-        self.sync_directory()
-    }
-
-    /// Makes names durable.
-    pub(super) fn sync_directory(&self) -> Result<()> {
-        let level0 = self.level0();
-        File::open(&level0).and_then(|d| d.sync_all()).with_context(|| level0.display().to_string())
+        sync_directory(&self.level0())
     }
 
     /// Removes a staged file.
@@ -221,7 +220,33 @@ impl Spool {
         }
         let _ = fs::remove_file(self.sums());
         let _ = fs::remove_file(self.record_path());
+        let _ = fs::remove_file(self.open_path());
         Ok(())
+    }
+
+    fn open_path(&self) -> PathBuf {
+        self.directory.join("open")
+    }
+
+    /// The staged file into which more may be merged, since its upload was never begun (P18). Without the mark a file
+    /// counts as begun.
+    pub(super) fn open_file(&self) -> Option<Txid> {
+        Txid::parse(fs::read_to_string(self.open_path()).ok()?.trim())
+    }
+
+    /// Marks it, durably.
+    pub(super) fn mark_open(&self, txid: Txid) -> Result<()> {
+        replace(&self.open_path(), true, |file| std::io::Write::write_all(file, txid.to_string().as_bytes()))?;
+        sync_directory(&self.directory)
+    }
+
+    /// Its upload is about to begin: takes the mark away, durably.
+    pub(super) fn close_file(&self) -> Result<()> {
+        let path = self.open_path();
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path.display(), &e)),
+            _ => sync_directory(&self.directory),
+        }
     }
 
     fn record_path(&self) -> PathBuf {

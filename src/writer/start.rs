@@ -63,6 +63,7 @@ impl Primary {
             sums: None,
             sums_on_disk: None,
             staged: VecDeque::new(),
+            open: None,
             last_timestamp: Timestamp(0),
         }
     }
@@ -114,6 +115,7 @@ impl Primary {
             work.last_timestamp = work.last_timestamp.max(header.timestamp);
             work.staged.push_back(Staged { txid: *txid, timestamp: header.timestamp, sequence: 0, rolling: None });
         }
+        work.open = self.spool.open_file().filter(|open| work.staged.back().is_some_and(|s| s.txid == *open));
         if work.staged.back().is_none_or(|s| s.txid != head) && remote != Some(head) && remote.is_some() {
             return Err(self.missing_here(remote.map(Txid::next), head));
         }

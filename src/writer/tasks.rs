@@ -1,10 +1,10 @@
 //! What the threads of the pools do for a primary: follow the writer, and ship.
 
 use super::capture::{Capture, Captured};
-use super::encode::Work;
+use super::encode::{Into, Work};
 use super::pool::Pool;
 use super::primary::{Phase, Primary};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::wal::IndexHeader;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,8 +20,10 @@ const RETRY_MOST: Duration = Duration::from_secs(30);
 
 impl Primary {
     pub(super) fn schedule_capture(self: &Arc<Self>, due: Instant) {
-        if !self.capture_scheduled.swap(true, Ordering::AcqRel) {
-            self.run_at(&self.pools.capture, due, Self::capture_task);
+        if !self.capture_scheduled.swap(true, Ordering::AcqRel)
+            && !self.run_at(&self.pools.capture, due, Self::capture_task)
+        {
+            self.capture_scheduled.store(false, Ordering::Release);
         }
     }
 
@@ -29,19 +31,23 @@ impl Primary {
     pub(super) fn schedule_ship(self: &Arc<Self>, due: Instant) {
         let mut scheduled = self.ship_due.lock();
         if scheduled.is_none_or(|before| due < before) {
-            *scheduled = Some(due);
-            self.run_at(&self.pools.ship, due, Self::ship_task);
+            *scheduled = self.run_at(&self.pools.ship, due, Self::ship_task).then_some(due);
         }
     }
 
-    /// A task does not keep a primary that was stopped, and with it the claim of its directory.
-    fn run_at(self: &Arc<Self>, pool: &Arc<Pool>, due: Instant, body: fn(&Arc<Self>)) {
+    /// A task does not keep a primary that was stopped, and with it the claim of its directory. `false`: there is no
+    /// thread to run it, which the status shows; the next commit asks again.
+    fn run_at(self: &Arc<Self>, pool: &Arc<Pool>, due: Instant, body: fn(&Arc<Self>)) -> bool {
         let primary = Arc::downgrade(self);
-        pool.run_at(due, move || {
+        let scheduled = pool.run_at(due, move || {
             if let Some(primary) = primary.upgrade() {
                 primary.guarded(body);
             }
         });
+        if let Err(error) = &scheduled {
+            self.failed(error);
+        }
+        scheduled.is_ok()
     }
 
     /// No panic ends a thread of the pool: it becomes the primary's error.
@@ -65,11 +71,11 @@ impl Primary {
         }
         let due = if self.progress.lock().failures > 0 { None } else { Some(*self.next_object_at.lock()) };
         if let Some(due) = due {
-            self.schedule_ship(if self.hurried.load(Ordering::Acquire) { Instant::now() } else { due });
+            self.schedule_ship(if self.hurried.load(Ordering::Acquire) { self.now() } else { due });
         }
         self.capture_scheduled.store(false, Ordering::Release);
         if self.published.lock().sequence != before {
-            self.schedule_capture(Instant::now() + FOLLOW_INTERVAL);
+            self.schedule_capture(self.now() + FOLLOW_INTERVAL);
         }
     }
 
@@ -80,7 +86,7 @@ impl Primary {
         }
         let (header, sequence, noticed) = {
             let published = self.published.lock();
-            (published.header, published.sequence, published.oldest.unwrap_or_else(Instant::now))
+            (published.header, published.sequence, published.oldest.unwrap_or_else(|| self.now()))
         };
         match header {
             Some(header) if capture.captured != Captured::Gap => capture.run(&header, sequence, noticed),
@@ -97,7 +103,7 @@ impl Primary {
         *self.ship_due.lock() = None;
         let Some(_only_one) = self.shipping.try_lock() else {
             // The step under way may have looked already.
-            return self.schedule_ship(Instant::now() + STEP_UNDER_WAY);
+            return self.schedule_ship(self.now() + STEP_UNDER_WAY);
         };
         if self.is_stopped() || self.is_final() {
             return;
@@ -108,7 +114,7 @@ impl Primary {
                 self.recovered();
                 if failed_before {
                     // What was committed before this moment waited for the retry, which was this.
-                    self.schedule_ship(Instant::now());
+                    self.schedule_ship(self.now());
                 }
             }
             Ok(Some(due)) => {
@@ -119,7 +125,7 @@ impl Primary {
                 self.failed(&error);
                 if !self.is_final() {
                     let failures = self.progress.lock().failures.min(10);
-                    self.schedule_ship(Instant::now() + (RETRY_FIRST * 2_u32.pow(failures - 1)).min(RETRY_MOST));
+                    self.schedule_ship(self.now() + (RETRY_FIRST * 2_u32.pow(failures - 1)).min(RETRY_MOST));
                 }
             }
         }
@@ -127,12 +133,13 @@ impl Primary {
 
     /// Ships until nothing is left (`None`) or the pace asks to wait until a moment (P23).
     pub(super) fn ship_all(self: &Arc<Self>) -> Result<Option<Instant>> {
+        let mut overtaken = false;
         loop {
             if self.is_stopped() {
                 return Ok(None);
             }
-            if let Some(staged) = self.with_work(|work| Ok(work.staged.front().cloned()))? {
-                *self.next_object_at.lock() = Instant::now() + self.options.sync_interval;
+            if let Some(staged) = self.with_work(|work| self.next_to_ship(work))? {
+                *self.next_object_at.lock() = self.now() + self.options.sync_interval;
                 self.ship(&staged)?;
                 self.with_work(|work| {
                     work.staged.pop_front();
@@ -145,10 +152,18 @@ impl Primary {
                 self.set_phase(Phase::Heal);
             }
             if self.phase() != Phase::Running {
-                if !self.run_phase()? {
-                    return Ok(None);
+                match self.run_phase() {
+                    Ok(true) => continue,
+                    Ok(false) => return Ok(None),
+                    // The state was overtaken by a gap, or by more than an image can save: begun anew at once, but not
+                    // forever without a pause.
+                    Err(error) if error.kind() == Kind::Busy && !overtaken => {
+                        log::info!("{}: {error}", self.path.display());
+                        overtaken = true;
+                        continue;
+                    }
+                    Err(error) => return Err(error),
                 }
-                continue;
             }
             let (empty, sequence) = {
                 let mut capture = self.capture.lock();
@@ -164,11 +179,11 @@ impl Primary {
                 return Ok(None);
             }
             let due = *self.next_object_at.lock();
-            if due > Instant::now() && !self.hurried.load(Ordering::Acquire) {
+            if due > self.now() && !self.hurried.load(Ordering::Acquire) {
                 return Ok(Some(due));
             }
             self.with_work(|work| {
-                self.encode_batch(work)?;
+                self.encode_batch(work, Into::Next)?;
                 self.progress.lock().txid = work.head;
                 Ok(())
             })?;

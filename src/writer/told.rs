@@ -10,7 +10,6 @@ use crate::error::{Error, Kind};
 use crate::wal::{IndexHeader, Salts};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 impl Primary {
     /// P1. Copies the header; whether there is something to capture, for which `wake` is to be called.
@@ -29,7 +28,7 @@ impl Primary {
             return false;
         }
         published.sequence += 1;
-        published.oldest.get_or_insert_with(Instant::now);
+        published.oldest.get_or_insert_with(|| self.now());
         drop(published);
         self.exclusive.store(false, Ordering::Release);
         true
@@ -71,8 +70,8 @@ impl Primary {
         if let Some(now) = now {
             self.published(now);
         }
-        self.schedule_capture(Instant::now());
-        self.schedule_ship(Instant::now());
+        self.schedule_capture(self.now());
+        self.schedule_ship(self.now());
     }
 
     /// A barrier was missed, and no capture has taken note of it yet.
@@ -87,7 +86,7 @@ impl Primary {
 
     /// There is something to capture.
     pub fn wake(self: &Arc<Self>) {
-        self.schedule_capture(Instant::now());
+        self.schedule_capture(self.now());
     }
 
     /// P3: captures to the end and leaves nothing only in the WAL. Never longer than `barrier_timeout` (P5); what could
@@ -109,7 +108,7 @@ impl Primary {
             capture.gap(format!("at a barrier: {error}"));
             drop(capture);
             self.failed(&error);
-            self.schedule_ship(Instant::now() + RETRY_FIRST);
+            self.schedule_ship(self.now() + RETRY_FIRST);
         }
     }
 
@@ -123,7 +122,6 @@ impl Primary {
     /// The capture lock cannot be had: whoever has it next takes note.
     pub(super) fn gap_pending(&self, reason: &str) {
         self.missed.store(true, Ordering::Release);
-        log::warn!("{}: {reason}", self.path.display());
         self.fail_visibly(&Error::new(Kind::Timeout, format!("{reason}; what differs is found and shipped")));
     }
 
@@ -191,8 +189,9 @@ impl Primary {
             return;
         };
         if let Err(error) = capture.save_for_image(offset, length) {
-            log::warn!("{}: the image begins again: {error}", self.path.display());
             capture.image = None;
+            drop(capture);
+            log::info!("{}: the image begins again: {error}", self.path.display());
         }
     }
 
@@ -237,7 +236,7 @@ impl Primary {
             if self.phase() == Phase::Running {
                 self.set_phase(Phase::Heal);
             }
-            self.schedule_ship(Instant::now());
+            self.schedule_ship(self.now());
         }
     }
 }

@@ -17,6 +17,8 @@ pub struct Limits {
     pub bytes_per_second_min: u64,
     /// From the start to the end of the last attempt, waits included.
     pub overall_timeout: Duration,
+    /// The same, while no connection was ever made: a wrong name shows soon to who waits.
+    pub unreachable_timeout: Duration,
     /// The wait after the first failure; it doubles each time, and a random half of it is left out.
     pub backoff_first: Duration,
     /// The longest such wait. A store's Retry-After may be longer.
@@ -29,6 +31,7 @@ impl Default for Limits {
             request_timeout: Duration::from_secs(30),
             bytes_per_second_min: 256 * 1024,
             overall_timeout: Duration::from_secs(60),
+            unreachable_timeout: Duration::from_secs(3),
             backoff_first: Duration::from_millis(100),
             backoff_max: Duration::from_secs(5),
         }
@@ -36,6 +39,12 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// For who begins again by itself, and has other work meanwhile: only a hiccup is bridged inside a call. A part of
+    /// an upload has more patience, by its size: an upload that fails begins anew.
+    pub fn of_background() -> Self {
+        Self { overall_timeout: Duration::from_secs(5), ..Self::default() }
+    }
+
     /// What a body of that many bytes adds.
     pub(super) fn transfer_time(&self, bytes: u64) -> Duration {
         Duration::from_secs(bytes / self.bytes_per_second_min.max(1))

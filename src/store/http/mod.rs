@@ -19,10 +19,12 @@ use bytes::Bytes;
 use clock::StoreClock;
 use http::{HeaderMap, Method, StatusCode, request::Parts};
 use pace::Pace;
+use parking_lot::Mutex;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::io::Read;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Asked before each attempt that creates, replaces or deletes; an error ends the call (P24).
@@ -67,6 +69,10 @@ pub(super) trait Protocol {
     fn is_transient(&self, answer: &Answer) -> bool;
     /// Counts an attempt and the bytes of its body.
     fn count(&self, bytes_out: usize);
+    /// The call, for messages.
+    fn what(&self) -> String;
+    /// The error that an answer is.
+    fn failure(&self, answer: &Answer) -> Error;
 }
 
 /// An endpoint, as one store sees it.
@@ -76,19 +82,32 @@ pub(super) struct Http {
     skip_verify: bool,
     pace: Arc<Pace>,
     clock: StoreClock,
+    /// It answered once, so it is no mistyped name.
+    answered: AtomicBool,
+    trouble: Mutex<Option<(Error, Timestamp)>>,
 }
 
 /// How an attempt ended without an answer.
 enum Failure {
     /// Worth another attempt.
     Transient(String),
+    /// There was no connection: the name is unknown, or nobody listens.
+    Unreachable(String),
     Final(Error),
 }
 
 impl Http {
     /// Nothing is sent yet.
     pub(super) fn new(endpoint: &str, skip_verify: bool, limits: Limits, gate: Option<Gate>) -> Self {
-        Self { limits, gate, skip_verify, pace: Pace::of(endpoint), clock: StoreClock::default() }
+        Self {
+            limits,
+            gate,
+            skip_verify,
+            pace: Pace::of(endpoint),
+            clock: StoreClock::default(),
+            answered: AtomicBool::new(false),
+            trouble: Mutex::new(None),
+        }
     }
 
     /// P22.
@@ -96,9 +115,20 @@ impl Http {
         self.clock.offset_ms()
     }
 
+    /// What the last attempt failed of, while its call is being repeated.
+    pub(super) fn trouble(&self) -> Option<(Error, Timestamp)> {
+        self.trouble.lock().clone()
+    }
+
     /// Sends until there is an answer that is not "later", or time is up: then the last answer, or
     /// [`Kind::Unavailable`].
     pub(super) fn send(&self, protocol: &dyn Protocol, request: &Request) -> Result<Answer> {
+        let outcome = self.send_repeatedly(protocol, request);
+        *self.trouble.lock() = None;
+        outcome
+    }
+
+    fn send_repeatedly(&self, protocol: &dyn Protocol, request: &Request) -> Result<Answer> {
         let start = Instant::now();
         let transfer = self.limits.transfer_time(request.body.len() as u64);
         let deadline = start + request.overall_timeout.unwrap_or(self.limits.overall_timeout) + transfer;
@@ -117,8 +147,8 @@ impl Http {
                 wait = wait.max(after);
             }
             // An attempt that has no time left would only blur what the last one said.
-            let is_last = Instant::now() + wait >= deadline;
-            match outcome {
+            let is_last = Instant::now() + wait >= self.patience(start, deadline, &outcome);
+            let failure = match outcome {
                 Err(Failure::Final(error)) => return Err(error),
                 Ok(answer) if !is_last && !is_mended && answer.status.is_client_error() && protocol.mend(&answer) => {
                     is_mended = true;
@@ -126,15 +156,30 @@ impl Http {
                 Ok(answer) if is_last || !(is_transient(answer.status) || protocol.is_transient(&answer)) => {
                     return Ok(Answer { attempts: attempt + 1, ..answer });
                 }
-                Err(Failure::Transient(text)) if is_last => {
+                Err(Failure::Transient(text) | Failure::Unreachable(text)) if is_last => {
                     let (count, seconds) = (attempt + 1, start.elapsed().as_secs_f64());
                     let text = format!("{text} (attempts: {count}, {seconds:.1} s)");
                     return Err(Error::new(Kind::Unavailable, text));
                 }
-                Ok(_) | Err(Failure::Transient(_)) => std::thread::sleep(wait),
-            }
+                Ok(answer) => protocol.failure(&answer),
+                Err(Failure::Transient(text) | Failure::Unreachable(text)) => {
+                    Error::new(Kind::Unavailable, text).context(protocol.what())
+                }
+            };
+            *self.trouble.lock() = Some((failure, Timestamp::now()));
+            std::thread::sleep(wait);
         }
         Err(Error::bug("an endless loop ended"))
+    }
+
+    /// Until when attempts are made: a name at which nobody was ever found is most likely a wrong one.
+    fn patience(&self, start: Instant, deadline: Instant, outcome: &std::result::Result<Answer, Failure>) -> Instant {
+        match outcome {
+            Err(Failure::Unreachable(_)) if !self.answered.load(Ordering::Relaxed) => {
+                deadline.min(start + self.limits.unreachable_timeout)
+            }
+            _ => deadline,
+        }
     }
 
     fn attempt(
@@ -163,6 +208,7 @@ impl Http {
         let sent_at = Timestamp::now();
         let mut response = client.execute(signed).map_err(|e| unsent(&e))?;
         let received_at = Timestamp::now();
+        self.answered.store(true, Ordering::Relaxed);
         if let Some(date) = response.headers().get(http::header::DATE).and_then(|date| date.to_str().ok()) {
             self.clock.observe(date, sent_at, received_at);
         }
@@ -246,6 +292,9 @@ fn unsent(error: &reqwest::Error) -> Failure {
             Some(wrapped) => Some(wrapped),
             None => source.source(),
         };
+    }
+    if error.is_connect() {
+        return Failure::Unreachable(error_text(error));
     }
     Failure::Transient(error_text(error))
 }

@@ -186,6 +186,10 @@ impl Store for S3Store {
         self.0.clock_offset_ms()
     }
 
+    fn trouble(&self) -> Option<(Error, Timestamp)> {
+        self.0.trouble()
+    }
+
     fn counters(&self) -> Counters {
         Tally::read(&self.0.tally)
     }

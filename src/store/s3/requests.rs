@@ -4,11 +4,12 @@ use super::config::Config;
 use super::credentials::Held;
 use super::sign::S3Signer;
 use super::{answers, keys, object};
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::store::digest::hex_sha256;
 use crate::store::http::{Answer, Http, Protocol, Request};
 use crate::store::tally::Tally;
 use crate::store::{ETag, Metadata, Object, Options, Put};
+use crate::time::Timestamp;
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, request::Parts};
@@ -131,6 +132,10 @@ impl Connection {
         self.http.clock_offset_ms()
     }
 
+    pub(super) fn trouble(&self) -> Option<(Error, Timestamp)> {
+        self.http.trouble()
+    }
+
     /// `s3://bucket/path: put 0000/…`, for messages.
     pub(super) fn what(&self, verb: &str, key: &str) -> String {
         format!("{}: {verb} {key}", self.config.shown).trim_end().to_owned()
@@ -166,11 +171,8 @@ impl Connection {
         let (method, answer_bytes_max, overall_timeout) =
             (call.method.clone(), call.answer_bytes_max, call.overall_timeout);
         let request = Request { method, url, headers, body, answer_bytes_max, overall_timeout };
-        let answer =
-            self.http.send(&Exchange { connection: self, call: &call, credentials: RefCell::default() }, &request);
-        let answer = answer.with_context(|| {
-            self.what(&call.method.as_str().to_ascii_lowercase(), call.key.as_deref().unwrap_or("(the bucket)"))
-        })?;
+        let exchange = Exchange { connection: self, call: &call, credentials: RefCell::default() };
+        let answer = self.http.send(&exchange, &request).with_context(|| exchange.what())?;
         Tally::bytes(&self.tally.bytes_in, answer.body.len());
         Ok(answer)
     }
@@ -237,6 +239,17 @@ impl Protocol for Exchange<'_> {
             return false;
         }
         answers::fault(answer).is_some_and(|fault| answers::is_transient_code(&fault.code))
+    }
+
+    fn what(&self) -> String {
+        self.connection.what(
+            &self.call.method.as_str().to_ascii_lowercase(),
+            self.call.key.as_deref().unwrap_or("(the bucket)"),
+        )
+    }
+
+    fn failure(&self, answer: &Answer) -> Error {
+        answers::failure(&self.what(), answer)
     }
 
     fn count(&self, bytes_out: usize) {
