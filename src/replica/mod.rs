@@ -142,6 +142,17 @@ impl Replica {
         Ok(plan)
     }
 
+    /// Whether two histories lie here, as far as that shows (R3). A gap is no reason to refuse.
+    ///
+    /// # Errors
+    /// [`Kind::Diverged`], naming both; those of the store.
+    pub fn refuse_two_histories(&self, listing: &Listing) -> Result<()> {
+        match choose(listing, Goal::Latest, &Excluded::new()) {
+            Ok(plan) => histories::check(self, listing, &plan),
+            Err(_) => Ok(()),
+        }
+    }
+
     /// Why an empty listing is empty.
     fn nothing_there(&self) -> Result<Error> {
         if self.store.list(layout::GENERATIONS_PREFIX)?.is_empty() {

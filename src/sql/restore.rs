@@ -24,6 +24,9 @@ pub(super) fn restore(connection: Connection, arguments: &[Value]) -> Result<Val
         Some(Value::Text(text)) => RestoreOptions::parse(text).context("litestream_restore")?,
         Some(other) => return Err(wrong("litestream_restore", "options as JSON text", other)),
     };
+    if path.is_empty() {
+        return Err(Error::invalid("litestream_restore: the path is empty; name the file to be made"));
+    }
     let path = primary::full_path(path)?;
     if options.force && (primary::is_open(&path) || primary::find(&path).is_some()) {
         return Err(Error::new(Kind::Busy, format!("{path} is open in this process: close it before it is replaced")));
@@ -36,8 +39,12 @@ pub(super) fn restore(connection: Connection, arguments: &[Value]) -> Result<Val
         integrity_check: options.integrity_check.then_some(check),
     };
     let cancelled = || connection.is_interrupted();
-    let restored = replica::restore(&replica, target, Path::new(&path), how, &cancelled)
-        .with_context(|| format!("restore from {}", replica.url()))?;
+    let restored = replica::restore(&replica, target, Path::new(&path), how, &cancelled).map_err(|error| {
+        // What a store says names it already.
+        let what =
+            if error.to_string().contains(replica.url()) { String::new() } else { format!(" from {}", replica.url()) };
+        error.context(format!("restore{what}"))
+    })?;
     Ok(Value::Text(restored.txid.to_string()))
 }
 

@@ -5,6 +5,7 @@
 
 use super::batch::FrozenBatch;
 use super::capture::Captured;
+use super::history::History;
 use super::merge::Former;
 use super::primary::{Phase, Primary};
 use super::spool::{Record, RecordedPosition};
@@ -43,6 +44,7 @@ pub(super) struct Work {
     pub(super) staged: VecDeque<Staged>,
     /// The newest staged file, if more may be merged into it (P18).
     pub(super) open: Option<Txid>,
+    pub(super) history: History,
     pub(super) last_timestamp: Timestamp,
 }
 
@@ -52,6 +54,14 @@ impl Work {
         let now = Timestamp(now.0 + clock_offset_ms);
         self.last_timestamp = now.max(Timestamp(self.last_timestamp.0 + 1));
         self.last_timestamp
+    }
+
+    /// The state after `head` becomes a part of the history.
+    pub(super) fn remember(&mut self) -> Result<()> {
+        match (self.head, &self.sums) {
+            (Some(head), Some(sums)) => self.history.push(head, sums.rolling()),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -183,6 +193,7 @@ impl Primary {
         let rolling = before.zip(work.sums.as_ref().map(Sums::rolling));
         work.head = Some(txid);
         work.staged.push_back(Staged { txid, timestamp, sequence: content.sequence, rolling });
+        work.remember()?;
         self.record(work, content.commit, content.captured)
     }
 

@@ -7,9 +7,11 @@
 //! | `batch` | what was captured and is in no LTX file yet |
 //! | `image` | a state of the whole database, read while it is written to (P10) |
 //! | `sums` | the checksum of each page of the last spooled state (P12, P21) |
+//! | `history` | the states that the database went through (P12) |
 //! | `spool` | the metadata directory: staged files and the local record |
 //! | `phase` | what comes before shipping: the first image, healing a gap (P12) |
 //! | `start` | where a primary begins, given the local record and the replica |
+//! | `put_back` | an older state, or another database, is refused (P12) |
 //! | `encode` | a batch becomes the next TXID in the spool |
 //! | `merge` | the bound of the spool while the store is away (P18) |
 //! | `ship` | the spool becomes objects in the store (P17, P19, P20) |
@@ -26,12 +28,14 @@ mod batch;
 mod capture;
 mod encode;
 mod files;
+mod history;
 mod image;
 mod merge;
 mod phase;
 mod pool;
 mod primary;
 mod progress;
+mod put_back;
 mod ship;
 mod spool;
 mod start;

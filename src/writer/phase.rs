@@ -105,7 +105,8 @@ impl Primary {
             return self.somebody_was_faster(head);
         }
         let Some(start) = self.begin_anew()? else { return Ok(false) };
-        let timestamp = self.with_work(|work| Ok(work.next_timestamp(self.pools.clock.now(), self.store.clock_offset_ms())))?;
+        let timestamp =
+            self.with_work(|work| Ok(work.next_timestamp(self.pools.clock.now(), self.store.clock_offset_ms())))?;
         let txids = TxidRange::single(Txid::FIRST);
         let page_size = self.page_size();
         let header = Header {
@@ -151,6 +152,7 @@ impl Primary {
         self.with_work(|work| {
             work.head = Some(Txid::FIRST);
             work.sums = Some(sums);
+            work.remember()?;
             self.record(work, start.commit, start.captured)?;
             self.write_sums(work)
         })?;
@@ -186,7 +188,7 @@ impl Primary {
             let sums = self.remote_sums(head)?;
             self.with_work(|work| {
                 work.sums = Some(sums);
-                Ok(())
+                work.remember()
             })?;
         }
         let Some(start) = self.begin_anew()? else { return Ok(false) };
@@ -224,7 +226,7 @@ impl Primary {
         let sums = self.sums_of_image(commit)?;
         self.with_work(|work| {
             work.sums = Some(sums);
-            Ok(())
+            work.remember()
         })?;
         self.set_phase(Phase::Running);
         Ok(true)
@@ -240,15 +242,16 @@ impl Primary {
         Ok(sums)
     }
 
-    /// The page checksums of the database as it is published now.
-    pub(super) fn sums_of_database(&self) -> Result<Sums> {
-        let Some(start) = self.begin_anew()? else { return Ok(Sums::new(self.page_size())) };
+    /// The page checksums of the database as it is published now; `None` if there is nothing to read yet. What was
+    /// captured is given up.
+    pub(super) fn sums_of_database(&self) -> Result<Option<Sums>> {
+        let Some(start) = self.begin_anew()? else { return Ok(None) };
         let sums = self.sums_of_image(start.commit);
         self.image_active.store(false, Ordering::Release);
         let mut capture = self.capture.lock();
         capture.image = None;
-        capture.gap("the database was compared with its replica");
-        sums
+        capture.gap("the WAL does not continue from the last TXID");
+        sums.map(Some)
     }
 }
 

@@ -258,7 +258,11 @@ impl Primary {
         let pending = progress.durable_sequence < wanted;
         drop(progress);
         let oldest = self.published.lock().oldest;
-        if pending { oldest.map_or(Duration::ZERO, |o| self.now().saturating_duration_since(o)) } else { Duration::ZERO }
+        if pending {
+            oldest.map_or(Duration::ZERO, |o| self.now().saturating_duration_since(o))
+        } else {
+            Duration::ZERO
+        }
     }
 
     /// The row of `litestream_status`.

@@ -50,6 +50,11 @@ pub(super) struct FileIdentity {
 }
 
 impl FileIdentity {
+    /// Device and inode.
+    pub(super) fn number(&self) -> (u64, u64) {
+        (self.device, self.inode)
+    }
+
     /// By name, without opening the file.
     pub(super) fn of(path: &Path) -> Result<Self> {
         let m = fs::metadata(path).with_context(|| path.display().to_string())?;
@@ -85,6 +90,9 @@ pub(super) struct Record {
     pub(super) position: Option<RecordedPosition>,
     /// The database file at the last close, when everything was in it and in the spool (P11).
     pub(super) closed: Option<FileIdentity>,
+    /// Device and inode of the database file.
+    #[serde(default)]
+    pub(super) file: Option<(u64, u64)>,
 }
 
 /// Node ids that a record remembers.
@@ -167,6 +175,11 @@ impl Spool {
     /// Where the page checksums are.
     pub(super) fn sums(&self) -> PathBuf {
         self.directory.join("checksums")
+    }
+
+    /// Where the states are that the database went through.
+    pub(super) fn history(&self) -> PathBuf {
+        self.directory.join("history")
     }
 
     /// The staged files, ascending, with their sizes.
@@ -272,7 +285,7 @@ impl Record {
         nodes.push(node);
         let surplus = nodes.len().saturating_sub(NODES_KEPT);
         nodes.drain(..surplus);
-        Self { url: url.to_owned(), nodes, txid: None, commit: 0, position: None, closed: None }
+        Self { url: url.to_owned(), nodes, txid: None, commit: 0, position: None, closed: None, file: None }
     }
 
     pub(super) fn txid(&self) -> Option<Txid> {

@@ -3,9 +3,10 @@
 //! | Replica | Here | Then |
 //! |---|---|---|
 //! | empty | anything | a first image as TXID 1 (P17) |
-//! | at R | record or spool at R, or ahead of it | go on; what is staged is shipped first |
+//! | empty | a record with a TXID | refuse: the replica is gone |
+//! | at R | record or spool at R, or ahead of it | go on; what is staged is shipped first; refuse what was put back |
 //! | at R | nothing known | go on if the database is what the replica holds, else refuse |
-//! | ahead | the surplus is ours (a record that was not written) | as after a gap |
+//! | ahead | the surplus is ours (a record that was not written) | as after a gap; refuse what was put back |
 //! | ahead | the surplus is another's | refuse: the database is older than its replica |
 //!
 //! Going on needs two things: the position in the WAL must prove itself, else the gap is healed; and the page checksums
@@ -13,6 +14,7 @@
 
 use super::capture::{Capture, Position};
 use super::encode::{Staged, Work};
+use super::history::History;
 use super::phase::begin_scan;
 use super::primary::{Phase, Primary};
 use super::spool::{FileIdentity, Record, RecordedPosition};
@@ -42,14 +44,20 @@ impl Primary {
             return self.go_on(former, head, None, published);
         };
         let Some(remote) = listing.head() else {
+            if let Some(known) = former.as_ref().and_then(Record::txid) {
+                return Err(self.replica_is_gone(known));
+            }
             self.spool.clear()?;
             return Ok(Start { work: self.empty_work(None), phase: Phase::FirstImage });
         };
+        self.replica.refuse_two_histories(listing)?;
         match local {
             Some(head) if head >= remote => self.go_on(former, head, Some(remote), published),
             _ if self.is_ours(former.as_ref(), local, remote)? => {
+                let work = self.work_at(former, remote, listing);
+                self.refuse_put_back_with_record(&work, local, remote)?;
                 self.spool.clear()?;
-                Ok(Start { work: self.work_at(former, remote, listing), phase: Phase::Heal })
+                Ok(Start { work, phase: Phase::Heal })
             }
             Some(head) => self.compare(former, Some(head), remote, listing),
             None => self.compare(former, None, remote, listing),
@@ -57,8 +65,10 @@ impl Primary {
     }
 
     fn empty_work(&self, former: Option<&Record>) -> Work {
+        let file = FileIdentity::of(&self.path).ok().map(|file| file.number());
         Work {
-            record: Record::begin(self.url(), self.node, former),
+            history: History::open(self.spool.history(), former.is_some()),
+            record: Record { file, ..Record::begin(self.url(), self.node, former) },
             head: None,
             sums: None,
             sums_on_disk: None,
@@ -122,11 +132,14 @@ impl Primary {
         if let Ok(header) = self.spool.header(head) {
             work.last_timestamp = work.last_timestamp.max(header.timestamp);
         }
-        work.sums = self.local_sums(head, &mut work.sums_on_disk);
+        work.sums = self.local_sums(head, &mut work)?;
         if work.sums.is_none() {
             self.watch_writes();
         }
         let proven = self.prove_position(former.as_ref(), head, published, work.sums.is_none())?;
+        if !proven {
+            self.refuse_put_back(&work, former.as_ref(), head)?;
+        }
         if proven {
             let (commit, captured) = {
                 let capture = self.capture.lock();
@@ -150,14 +163,20 @@ impl Primary {
     }
 
     /// The page checksums of the state after `head`: the file, brought forward by newer spool files.
-    fn local_sums(&self, head: Txid, on_disk: &mut Option<Txid>) -> Option<Sums> {
-        let (mut sums, mut txid) = Sums::read(&self.spool.sums())?;
-        *on_disk = Some(txid);
+    fn local_sums(&self, head: Txid, work: &mut Work) -> Result<Option<Sums>> {
+        let Some((mut sums, mut txid)) = Sums::read(&self.spool.sums()) else { return Ok(None) };
+        work.sums_on_disk = Some(txid);
         while txid < head {
             txid = txid.next();
-            sums.apply(&self.spool.file(txid)).ok()?;
+            let before = sums.rolling();
+            if sums.apply(&self.spool.file(txid)).is_err() {
+                return Ok(None);
+            }
+            let rolling = (before, sums.rolling());
+            work.staged.iter_mut().filter(|s| s.txid == txid).for_each(|s| s.rolling = Some(rolling));
+            work.history.push(txid, rolling.1)?;
         }
-        (txid == head && sums.page_size == self.page_size()).then_some(sums)
+        Ok((txid == head && sums.page_size == self.page_size()).then_some(sums))
     }
 
     /// Whether the WAL, or the untouched database file, shows that nothing happened unseen (P7, P11). With `scan`, an
@@ -252,7 +271,7 @@ impl Primary {
         let mut work = self.work_at(former, remote, listing);
         let theirs = self.remote_sums(remote)?;
         let ours = self.sums_of_database()?;
-        if theirs.rolling() != ours.rolling() || theirs.commit() != ours.commit() {
+        if ours.is_none_or(|ours| theirs.rolling() != ours.rolling() || theirs.commit() != ours.commit()) {
             return Err(self.diverged(local, remote, "their contents differ"));
         }
         self.spool.clear()?;
@@ -266,7 +285,7 @@ impl Primary {
         Ok(Sums::from_pages(sums.page_size, sums.pages))
     }
 
-    fn diverged(&self, local: Option<Txid>, remote: Txid, why: &str) -> Error {
+    pub(super) fn diverged(&self, local: Option<Txid>, remote: Txid, why: &str) -> Error {
         let here = match local {
             Some(txid) => format!("is at TXID {txid}"),
             None => "has no record of this replica".to_owned(),
@@ -279,6 +298,19 @@ impl Primary {
                  it to an empty URL",
                 self.path.display(),
                 self.url(),
+            ),
+        )
+    }
+
+    fn replica_is_gone(&self, known: Txid) -> Error {
+        Error::new(
+            Kind::Diverged,
+            format!(
+                "{} is at TXID {known} of the replica {}, but nothing is there: a disk that is not mounted, or a bucket \
+                 that was emptied. Call again once it is back; to begin anew there, remove {} first",
+                self.path.display(),
+                self.url(),
+                self.spool.path().display()
             ),
         )
     }

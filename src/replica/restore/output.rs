@@ -26,6 +26,13 @@ impl Output {
             Err(error) => return Err(Error::io(path.display(), &error)),
         };
         let Some(found) = found else {
+            let parent = path.parent().unwrap_or(path);
+            if !parent.is_dir() {
+                return Err(Error::new(
+                    Kind::NotFound,
+                    format!("{}: there is no directory {}", path.display(), parent.display()),
+                ));
+            }
             let output = Self { path: path.to_owned(), force };
             output.refuse_leftovers()?;
             return Ok(output);

@@ -21,7 +21,7 @@ use std::io::{self, Read};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// A walk goes no deeper: symbolic links may make circles.
 const DEPTH_MAX: usize = 32;
@@ -32,6 +32,8 @@ pub struct FileStore {
     url: String,
     tally: Arc<Tally>,
     gate: Option<Gate>,
+    /// Device and inode of the root, once it was seen.
+    seen: OnceLock<(u64, u64)>,
 }
 
 /// A failed operation on a path of the store.
@@ -65,13 +67,36 @@ impl FileStore {
     /// A store below `root`, an absolute path, which is created by the first write.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         let root = root.into();
-        Self { url: format!("file://{}", root.display()), root, tally: Arc::default(), gate: None }
+        Self {
+            url: format!("file://{}", root.display()),
+            root,
+            tally: Arc::default(),
+            gate: None,
+            seen: OnceLock::new(),
+        }
     }
 
     /// Asked before each change (P24).
     #[must_use]
     pub fn with_gate(self, gate: Option<Gate>) -> Self {
         Self { gate, ..self }
+    }
+
+    /// The root is the one that it was: below the mount point of a disk that is gone, another replica would begin.
+    fn check_root(&self) -> Result<()> {
+        let now = fs::metadata(&self.root).map(|stat| (stat.dev(), stat.ino()));
+        let what = match (now, self.seen.get()) {
+            (Ok(now), seen) if *seen.unwrap_or(&now) == now => {
+                let _ = self.seen.set(now);
+                return Ok(());
+            }
+            (Ok(_), _) => "is another directory than before",
+            (Err(_), None) => return Ok(()),
+            (Err(error), Some(_)) if is_absent(&error) => "is gone",
+            (Err(error), Some(_)) => return Err(failed("stat", &self.root, &error)),
+        };
+        let text = format!("{} {what}: a disk that is not mounted? Nothing is written there", self.root.display());
+        Err(Error::new(Kind::Unavailable, text))
     }
 
     fn ask_gate(&self) -> Result<()> {
@@ -100,6 +125,7 @@ impl FileStore {
 
     fn write(&self, key: &str, bytes: &[u8], metadata: &Metadata, condition: Condition<'_>) -> Result<Put> {
         check_metadata(metadata)?;
+        self.check_root()?;
         Tally::one(&self.tally.put);
         let mut staged = Staged::create(self.path(key)?)?;
         staged.write(bytes)?;
@@ -146,6 +172,7 @@ impl Store for FileStore {
 
     fn list(&self, prefix: &str) -> Result<Vec<Entry>> {
         Tally::one(&self.tally.list);
+        self.check_root()?;
         let base = prefix.rsplit_once('/').map_or("", |(dir, _)| prefix.get(..=dir.len()).unwrap_or_default());
         let dir = if base.is_empty() {
             self.root.clone()
@@ -213,6 +240,7 @@ impl Store for FileStore {
 
     fn upload(&self, key: &str, metadata: &Metadata, _expected: u64) -> Result<Box<dyn Upload>> {
         check_metadata(metadata)?;
+        self.check_root()?;
         Tally::one(&self.tally.put);
         let staged = Staged::create(self.path(key)?)?;
         Ok(Box::new(FileUpload {

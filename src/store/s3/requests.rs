@@ -242,10 +242,8 @@ impl Protocol for Exchange<'_> {
     }
 
     fn what(&self) -> String {
-        self.connection.what(
-            &self.call.method.as_str().to_ascii_lowercase(),
-            self.call.key.as_deref().unwrap_or("(the bucket)"),
-        )
+        self.connection
+            .what(&self.call.method.as_str().to_ascii_lowercase(), self.call.key.as_deref().unwrap_or("(the bucket)"))
     }
 
     fn failure(&self, answer: &Answer) -> Error {

@@ -1,7 +1,9 @@
 //! The primary without a host: SQLite writes the database through its own VFS, and the tests tell what a tap would.
 
 mod capture;
+mod put_back;
 mod shipping;
+mod spool;
 
 use crate::config::Options;
 use crate::error::{Context, Result};
@@ -95,9 +97,14 @@ impl Source {
 
     /// What a tap copies at the unlock of the write lock.
     fn header(&self) -> IndexHeader {
+        self.published().unwrap()
+    }
+
+    /// `None` before the first frame of a WAL that was just opened.
+    fn published(&self) -> Option<IndexHeader> {
         let mut bytes = [0; IndexHeader::SIZE];
         File::open(beside(&self.path, "-shm")).unwrap().read_exact_at(&mut bytes, 0).unwrap();
-        IndexHeader::parse(&bytes).unwrap()
+        IndexHeader::parse(&bytes)
     }
 
     /// The database as readers see it, as bytes.
@@ -114,19 +121,23 @@ impl Source {
     }
 
     fn start(&self, store: &Arc<dyn Store>) -> Result<Arc<Primary>> {
+        self.start_with(store, Options { sync_interval: Duration::from_millis(1), ..Options::default() })
+    }
+
+    fn start_with(&self, store: &Arc<dyn Store>, options: Options) -> Result<Arc<Primary>> {
         let listing = crate::writer::prove(&self.path, store, &|| false)?;
-        let header = self.header();
+        let header = self.published();
         let primary = Primary::start_new(Parts {
             path: self.path.clone(),
             store: Arc::clone(store),
             files: Arc::new(PlainFiles(self.path.clone())),
-            options: Options { sync_interval: Duration::from_millis(1), ..Options::default() },
+            options,
             page_size: PageSize::new(PAGE_SIZE).unwrap(),
-            published: Some(header),
+            published: header,
             listing,
             pools: Pools::new(),
         })?;
-        primary.activated(Some(&header), Some(&self.header()));
+        primary.activated(header.as_ref(), self.published().as_ref());
         Ok(primary)
     }
 

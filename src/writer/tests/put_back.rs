@@ -1,0 +1,202 @@
+//! A database that was put back, or exchanged, is refused (P12).
+
+use super::*;
+use crate::error::Kind;
+use crate::ltx::Txid;
+use crate::store::MemoryStore;
+use std::fs;
+
+fn memory() -> Arc<dyn Store> {
+    Arc::new(MemoryStore::new())
+}
+
+fn sync(primary: &Arc<Primary>) -> Txid {
+    primary.sync(TIMEOUT, &|| false).unwrap().unwrap()
+}
+
+/// A database whose file alone holds everything, closed: it may be copied and put back.
+fn close(source: Source) -> (TempDir, PathBuf) {
+    let Source { directory, path, db } = source;
+    drop(db);
+    assert!(!beside(&path, "-wal").exists());
+    (directory, path)
+}
+
+fn reopen((directory, path): (TempDir, PathBuf)) -> Source {
+    let db = Connection::open(&path).unwrap();
+    db.execute_batch("PRAGMA wal_autocheckpoint=0; SELECT count(*) FROM t").unwrap();
+    Source { directory, path, db }
+}
+
+/// Replicates until `rows` more are durable, then closes everything.
+fn replicated(source: &Source, store: &Arc<dyn Store>, rows: u32) -> Txid {
+    let primary = source.start(store).unwrap();
+    let mut txid = sync(&primary);
+    if rows > 0 {
+        source.commit(&primary, rows);
+        txid = sync(&primary);
+    }
+    primary.stop(&|| false).unwrap();
+    txid
+}
+
+fn refused(source: &Source, store: &Arc<dyn Store>, parts: &[&str]) {
+    let error = source.start(store).map(|_| ()).unwrap_err();
+    assert_eq!(error.kind(), Kind::Diverged, "{error}");
+    for part in ["litestream_restore", "empty URL"].iter().chain(parts) {
+        assert!(error.to_string().contains(part), "{part}: {error}");
+    }
+}
+
+/// A backup of the file is copied back, in place or under its name; the metadata directory stays.
+#[test]
+fn p12_a_backup_that_was_copied_back_is_refused_with_both_positions_and_the_ways_out() {
+    for in_place in [true, false] {
+        let (source, store) = (Source::new(), memory());
+        source.insert(100);
+        replicated(&source, &store, 0);
+        let closed = close(source);
+        let backup = closed.0.path().join("backup");
+        fs::copy(&closed.1, &backup).unwrap();
+        let source = reopen(closed);
+        for _ in 0..3 {
+            replicated(&source, &store, 5);
+        }
+        let closed = close(source);
+        if in_place {
+            fs::write(&closed.1, fs::read(&backup).unwrap()).unwrap();
+        } else {
+            fs::rename(&backup, &closed.1).unwrap();
+        }
+        let source = reopen(closed);
+        let older = ["is at TXID 0000000000000001", "is at TXID 0000000000000004", "put back"];
+        refused(&source, &store, &older);
+        // Nothing was shipped, and it is refused again.
+        refused(&source, &store, &older);
+    }
+}
+
+/// The backup API writes the pages of an older state through a connection that nobody watches.
+#[test]
+fn p12_a_backup_restored_by_the_backup_api_is_refused() {
+    let (source, store) = (Source::new(), memory());
+    source.insert(100);
+    replicated(&source, &store, 0);
+    let closed = close(source);
+    let backup = closed.0.path().join("backup");
+    fs::copy(&closed.1, &backup).unwrap();
+    let source = reopen(closed);
+    replicated(&source, &store, 5);
+    let (directory, path) = close(source);
+    let mut db = Connection::open(&path).unwrap();
+    let from = Connection::open(&backup).unwrap();
+    rusqlite::backup::Backup::new(&from, &mut db).unwrap().run_to_completion(1000, Duration::ZERO, None).unwrap();
+    drop((db, from));
+    // The backup API counts its write in the header, so the content is not the older one's to the byte: it goes on.
+    let source = reopen((directory, path));
+    match source.start(&store) {
+        Err(error) => assert_eq!(error.kind(), Kind::Diverged),
+        Ok(primary) => {
+            assert_eq!(sync(&primary).get(), 3);
+            assert_same(&source.restored(&store, Target::Latest), &source.image());
+        }
+    }
+}
+
+/// Whole machines are put back too: the record knows no TXID beyond the backup, but the replica does.
+#[test]
+fn p12_a_backup_of_database_and_metadata_directory_is_refused() {
+    let (source, store) = (Source::new(), memory());
+    source.insert(100);
+    replicated(&source, &store, 5);
+    let closed = close(source);
+    let kept = tempfile::tempdir().unwrap();
+    let copied = |from: &Path, to: &Path| {
+        assert!(std::process::Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
+    };
+    copied(closed.0.path(), &kept.path().join("all"));
+    let source = reopen(closed);
+    replicated(&source, &store, 5);
+    let (directory, path) = close(source);
+    fs::remove_dir_all(directory.path()).unwrap();
+    copied(&kept.path().join("all"), directory.path());
+    let source = reopen((directory, path));
+    let error = source.start(&store).map(|_| ()).unwrap_err();
+    assert_eq!(error.kind(), Kind::Diverged, "{error}");
+    for part in ["TXID 0000000000000002", "TXID 0000000000000003"] {
+        assert!(error.to_string().contains(part), "{part}: {error}");
+    }
+}
+
+/// What others write while nobody replicates goes forward, also much of it, also a rebuilt file.
+#[test]
+fn p12_what_others_wrote_is_healed_and_not_refused() {
+    for change in ["INSERT INTO t(v) VALUES('x')", "UPDATE t SET v = hex(randomblob(90))", "DELETE FROM t; VACUUM"] {
+        let (source, store) = (Source::new(), memory());
+        source.insert(200);
+        replicated(&source, &store, 5);
+        let (directory, path) = close(source);
+        let other = Connection::open(&path).unwrap();
+        other.execute_batch(change).unwrap();
+        drop(other);
+        let source = reopen((directory, path));
+        let primary = source.start(&store).unwrap();
+        assert_eq!(sync(&primary).get(), 3, "{change}");
+        assert_same(&source.restored(&store, Target::Latest), &source.image());
+    }
+}
+
+#[test]
+fn p12_another_database_at_the_same_path_is_refused() {
+    let (source, store) = (Source::new(), memory());
+    source.insert(200);
+    replicated(&source, &store, 5);
+    let (directory, path) = close(source);
+    let other = Source::new();
+    other.insert(300);
+    let (other_directory, other_path) = close(other);
+    let aside = directory.path().join("aside");
+    fs::rename(&path, &aside).unwrap();
+    fs::rename(&other_path, &path).unwrap();
+    let source = reopen((directory, path));
+    refused(&source, &store, &["another database", "TXID 0000000000000002"]);
+    drop(other_directory);
+    // Without the metadata directory nothing matches either.
+    fs::remove_dir_all(source.directory.path().join(".app.db-litestream")).unwrap();
+    refused(&source, &store, &["no record"]);
+}
+
+/// An empty place where TXIDs were is no place to begin: a disk that is not mounted has them.
+#[test]
+fn a_replica_that_is_gone_is_not_begun_anew() {
+    let source = Source::new();
+    let root = source.directory.path().join("replica");
+    let open = || Arc::new(crate::store::FileStore::new(&root)) as Arc<dyn Store>;
+    assert_eq!(replicated(&source, &open(), 5).get(), 2);
+    let away = source.directory.path().join("away");
+    fs::rename(&root, &away).unwrap();
+    for mount_point in [false, true] {
+        if mount_point {
+            fs::create_dir(&root).unwrap();
+        }
+        let error = source.start(&open()).map(|_| ()).unwrap_err();
+        assert!(error.kind() == Kind::Diverged && error.to_string().contains("nothing is there"), "{error}");
+    }
+    fs::remove_dir(&root).unwrap();
+    fs::rename(&away, &root).unwrap();
+    assert_eq!(replicated(&source, &open(), 5).get(), 3);
+    // While it runs: the disk goes, and comes back.
+    let store = open();
+    let primary = source.start(&store).unwrap();
+    sync(&primary);
+    fs::rename(&root, &away).unwrap();
+    fs::create_dir(&root).unwrap();
+    source.commit(&primary, 5);
+    let error = primary.sync(Duration::from_millis(300), &|| false).unwrap_err();
+    assert!(error.to_string().contains("another directory than before"), "{error}");
+    assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
+    fs::remove_dir(&root).unwrap();
+    fs::rename(&away, &root).unwrap();
+    sync(&primary);
+    assert_same(&source.restored(&store, Target::Latest), &source.image());
+}
