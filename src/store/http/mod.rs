@@ -152,6 +152,7 @@ impl Http {
                 Err(Failure::Final(error)) => return Err(error),
                 Ok(answer) if !is_last && !is_mended && answer.status.is_client_error() && protocol.mend(&answer) => {
                     is_mended = true;
+                    continue;
                 }
                 Ok(answer) if is_last || !(is_transient(answer.status) || protocol.is_transient(&answer)) => {
                     return Ok(Answer { attempts: attempt + 1, ..answer });
