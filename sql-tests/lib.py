@@ -294,7 +294,7 @@ class S3Server:
         location = urllib.parse.urlsplit(self.run("url"))
         self.bucket, self.url = location.netloc, urllib.parse.parse_qs(location.query)["endpoint"][0].strip()
         try:
-            urllib.request.urlopen(self.url, timeout=5).close()
+            urllib.request.urlopen(self.url, timeout=60).close()  # a busy machine is slow
         except urllib.error.HTTPError:
             pass  # it answers
         except OSError:

@@ -32,7 +32,18 @@ pub enum Fault {
     After(Error),
     /// Waits until released, then goes on.
     Hold(Hold),
+    /// A creation fails, and takes effect some calls later: a request that was still on its way. Of another call, as
+    /// [`Fault::Before`].
+    Late(Error),
+    /// A listing has nothing in it. Of another call: none.
+    Empty,
 }
+
+/// Says what happens to a call.
+pub type Chooser = Box<dyn FnMut(Call) -> Option<Fault> + Send>;
+
+/// After how many further calls a late creation takes effect.
+const LATE_CALLS: u64 = 3;
 
 /// Keeps calls waiting.
 #[derive(Clone, Default)]
@@ -73,7 +84,9 @@ struct Rule {
 #[derive(Default)]
 struct Script {
     rules: Vec<Rule>,
+    chooser: Option<Chooser>,
     calls: Vec<(Call, String)>,
+    late: Vec<(u64, Box<dyn FnOnce() + Send>)>,
 }
 
 /// The wrapper; clones share rules and log.
@@ -99,9 +112,16 @@ impl FaultStore {
         self.script.lock().rules.push(Rule { call, skip: 0, times: u64::MAX, fault });
     }
 
+    /// Asks `chooser` at every call that no rule is for.
+    pub fn choose(&self, chooser: Chooser) {
+        self.script.lock().chooser = Some(chooser);
+    }
+
     /// Forgets the rules; who waits in a [`Hold`] stays there.
     pub fn clear(&self) {
-        self.script.lock().rules.clear();
+        let mut script = self.script.lock();
+        script.rules.clear();
+        script.chooser = None;
     }
 
     /// The calls so far, with their keys, in order of arrival.
@@ -115,9 +135,10 @@ impl FaultStore {
     }
 
     fn meet(&self, call: Call, key: &str) -> Option<Fault> {
+        self.catch_up();
         let mut script = self.script.lock();
         script.calls.push((call, key.to_owned()));
-        let mut met = None;
+        let mut met = script.chooser.as_mut().and_then(|choose| choose(call));
         for rule in script.rules.iter_mut().filter(|rule| rule.call == call) {
             if rule.skip > 0 {
                 rule.skip -= 1;
@@ -129,10 +150,29 @@ impl FaultStore {
         met
     }
 
+    /// What was on its way arrives.
+    fn catch_up(&self) {
+        let mut script = self.script.lock();
+        script.late.iter_mut().for_each(|(calls, _)| *calls = calls.saturating_sub(1));
+        let (now, later) = std::mem::take(&mut script.late).into_iter().partition(|(calls, _)| *calls == 0);
+        script.late = later;
+        drop(script);
+        let now: Vec<(u64, Box<dyn FnOnce() + Send>)> = now;
+        now.into_iter().for_each(|(_, effect)| effect());
+    }
+
+    fn delay(&self, effect: impl FnOnce() + Send + 'static) {
+        self.script.lock().late.push((LATE_CALLS, Box::new(effect)));
+    }
+
     fn pass<T>(&self, call: Call, key: &str, act: impl FnOnce(&dyn Store) -> Result<T>) -> Result<T> {
-        match self.meet(call, key) {
-            None => act(&*self.inner),
-            Some(Fault::Before(error)) => Err(error),
+        self.act(self.meet(call, key), act)
+    }
+
+    fn act<T>(&self, fault: Option<Fault>, act: impl FnOnce(&dyn Store) -> Result<T>) -> Result<T> {
+        match fault {
+            None | Some(Fault::Empty) => act(&*self.inner),
+            Some(Fault::Before(error) | Fault::Late(error)) => Err(error),
             Some(Fault::After(error)) => act(&*self.inner).and(Err(error)),
             Some(Fault::Hold(hold)) => {
                 hold.pass();
@@ -147,7 +187,10 @@ impl Store for FaultStore {
         self.inner.url()
     }
     fn list(&self, prefix: &str) -> Result<Vec<Entry>> {
-        self.pass(Call::List, prefix, |s| s.list(prefix))
+        match self.meet(Call::List, prefix) {
+            Some(Fault::Empty) => Ok(Vec::new()),
+            fault => self.act(fault, |s| s.list(prefix)),
+        }
     }
     fn head(&self, key: &str) -> Result<Option<Object>> {
         self.pass(Call::Head, key, |s| s.head(key))
@@ -162,7 +205,13 @@ impl Store for FaultStore {
         self.pass(Call::Put, key, |s| s.put(key, bytes, metadata))
     }
     fn put_if_absent(&self, key: &str, bytes: &[u8], metadata: &Metadata) -> Result<Put> {
-        self.pass(Call::PutIfAbsent, key, |s| s.put_if_absent(key, bytes, metadata))
+        let fault = self.meet(Call::PutIfAbsent, key);
+        if let Some(Fault::Late(_)) = fault {
+            let (inner, key, bytes, metadata) =
+                (Arc::clone(&self.inner), key.to_owned(), bytes.to_owned(), metadata.clone());
+            self.delay(move || drop(inner.put_if_absent(&key, &bytes, &metadata)));
+        }
+        self.act(fault, |s| s.put_if_absent(key, bytes, metadata))
     }
     fn put_if_match(&self, key: &str, bytes: &[u8], metadata: &Metadata, etag: &ETag) -> Result<Put> {
         self.pass(Call::PutIfMatch, key, |s| s.put_if_match(key, bytes, metadata, etag))
@@ -204,6 +253,12 @@ impl Upload for FaultUpload {
 
     fn finish_if_absent(self: Box<Self>) -> Result<Put> {
         let Self { store, key, inner } = *self;
-        store.pass(Call::Finish, &key, |_| inner.finish_if_absent())
+        match store.meet(Call::Finish, &key) {
+            Some(Fault::Late(error)) => {
+                store.delay(move || drop(inner.finish_if_absent()));
+                Err(error)
+            }
+            fault => store.act(fault, |_| inner.finish_if_absent()),
+        }
     }
 }

@@ -143,10 +143,9 @@ impl Primary {
         };
         sums.resize(start.commit);
         self.sync_source(true)?;
-        if writer.upload.finish_if_absent()? == Put::Refused
-            && self.stored_header(Txid::FIRST)?.is_none_or(|h| h.node != self.node)
-        {
-            return Err(self.created_by_another(&key, Txid::FIRST));
+        if writer.upload.finish_if_absent()? == Put::Refused && self.stored_header(Txid::FIRST)? != Some(header) {
+            // A former attempt of ours may have arrived late: with an older image.
+            return self.somebody_was_faster(Txid::FIRST);
         }
         log::info!("{}: first image, {} bytes", self.path.display(), encoded.size);
         self.with_work(|work| {
@@ -163,7 +162,8 @@ impl Primary {
 
     /// The replica was empty when this began, and is not any more.
     fn somebody_was_faster(&self, head: Txid) -> Result<bool> {
-        let ours = self.stored_header(Txid::FIRST)?.is_some_and(|h| h.node == self.node);
+        let stored = self.stored_header(Txid::FIRST)?.ok_or_else(|| self.not_found_yet(&self.key(Txid::FIRST)))?;
+        let ours = stored.node == self.node;
         if head != Txid::FIRST || !ours {
             return Err(self.created_by_another(&self.key(Txid::FIRST), Txid::FIRST));
         }

@@ -152,7 +152,6 @@ impl Pool {
 
 /// Without threads: for simulations.
 #[cfg(test)]
-#[expect(dead_code, reason = "for simulations")]
 impl Pool {
     /// When the next task is due.
     pub(super) fn next_due(&self) -> Option<Instant> {

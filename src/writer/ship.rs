@@ -47,9 +47,18 @@ impl Primary {
         };
         match put {
             Put::Done(_) => Ok(()),
-            Put::Refused if self.in_store(&key)? == Some(fingerprint(&mut file, size)?) => Ok(()),
-            Put::Refused => Err(self.created_by_another(&key, staged.txid)),
+            Put::Refused => match self.in_store(&key)? {
+                Some(theirs) if theirs == fingerprint(&mut file, size)? => Ok(()),
+                Some(_) => Err(self.created_by_another(&key, staged.txid)),
+                None => Err(self.not_found_yet(&key)),
+            },
         }
+    }
+
+    /// The store says that there is an object, and that there is none. Whose it is must be seen before anything is
+    /// concluded.
+    pub(super) fn not_found_yet(&self, key: &str) -> Error {
+        Error::new(Kind::Unavailable, format!("{}: {key} is there already, but cannot be found", self.url()))
     }
 
     /// Before the first large object, the only kind that leaves something behind when its writer dies (P34). Nothing
@@ -68,7 +77,7 @@ impl Primary {
     fn in_store(&self, key: &str) -> Result<Option<Fingerprint>> {
         let Some(object) = self.store.head(key)? else { return Ok(None) };
         if object.size < (HEADER_SIZE + TAIL_SIZE) as u64 {
-            return Ok(None);
+            return Ok(Some(Fingerprint { header: [0; HEADER_SIZE], trailer: [0; TRAILER_SIZE], size: object.size }));
         }
         let head = self.store.get_range(key, 0..HEADER_SIZE as u64, Some(&object.etag))?;
         let tail = self.store.get_range(key, object.size - TRAILER_SIZE as u64..object.size, Some(&object.etag))?;

@@ -167,6 +167,9 @@ impl Http {
                     Error::new(Kind::Unavailable, text).context(protocol.what())
                 }
             };
+            if attempt == 0 {
+                log::warn!("{failure}; it is tried again");
+            }
             *self.trouble.lock() = Some((failure, Timestamp::now()));
             std::thread::sleep(wait);
         }

@@ -2,7 +2,9 @@
 
 mod capture;
 mod put_back;
+mod random;
 mod shipping;
+mod simulation;
 mod spool;
 
 use crate::config::Options;
@@ -75,7 +77,10 @@ struct Source {
 
 impl Source {
     fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        Self::new_in(tempfile::tempdir().unwrap())
+    }
+
+    fn new_in(directory: TempDir) -> Self {
         let path = directory.path().join("app.db");
         let db = Connection::open(&path).unwrap();
         db.execute_batch(&format!(
@@ -125,6 +130,10 @@ impl Source {
     }
 
     fn start_with(&self, store: &Arc<dyn Store>, options: Options) -> Result<Arc<Primary>> {
+        self.start_on(store, options, Pools::new())
+    }
+
+    fn start_on(&self, store: &Arc<dyn Store>, options: Options, pools: Pools) -> Result<Arc<Primary>> {
         let listing = crate::writer::prove(&self.path, store, &|| false)?;
         let header = self.published();
         let primary = Primary::start_new(Parts {
@@ -135,7 +144,7 @@ impl Source {
             page_size: PageSize::new(PAGE_SIZE).unwrap(),
             published: header,
             listing,
-            pools: Pools::new(),
+            pools,
         })?;
         primary.activated(header.as_ref(), self.published().as_ref());
         Ok(primary)
