@@ -64,6 +64,7 @@ suite hosts "$PYTHON" sql-tests/hosts/run
 suite model "$PYTHON" sql-tests/model/run --seeds "1-$([ -n "$full" ] && echo 1000 || echo 300)"
 suite crash "$PYTHON" sql-tests/crash/run --rounds "$([ -n "$full" ] && echo 1000 || echo 200)"
 suite peers "$PYTHON" sql-tests/peers/run
+suite outages "$PYTHON" sql-tests/outages/run
 
 printf '\n%s' "$summary"
 echo "$total_passed passed, $total_failed failed"
