@@ -6,7 +6,7 @@ use super::capture::{Capture, Captured};
 use super::encode::{Content, PAGES_PER_LOCK, Work};
 use super::image::Image;
 use super::primary::{Phase, Primary};
-use super::ship::{ONE_REQUEST, UploadWriter};
+use super::ship::{FROM_MEMORY, UploadWriter};
 use super::sums::Sums;
 use crate::error::{Error, Kind, Result};
 use crate::ltx::{Encoder, Header, Pgno, Txid, TxidRange, WalSpan, page_checksum};
@@ -124,7 +124,7 @@ impl Primary {
         // An LZ4 block may be a little larger than its page.
         let expected = u64::from(start.commit) * (u64::from(page_size.get()) * 256 / 255 + 64);
         let key = self.key(Txid::FIRST);
-        if expected > ONE_REQUEST {
+        if expected > FROM_MEMORY {
             self.sweep_once();
         }
         let upload = self.store.upload(&key, &self.metadata(timestamp, None), expected)?;
