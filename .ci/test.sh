@@ -63,6 +63,8 @@ suite sql "$PYTHON" sql-tests/run
 suite hosts "$PYTHON" sql-tests/hosts/run
 suite model "$PYTHON" sql-tests/model/run --seeds "1-$([ -n "$full" ] && echo 1000 || echo 300)"
 suite crash "$PYTHON" sql-tests/crash/run --rounds "$([ -n "$full" ] && echo 1000 || echo 200)"
+suite steps "$PYTHON" sql-tests/faults/run steps --share "$([ -n "$full" ] && echo 1 || echo 0.01)"
+suite power "$PYTHON" sql-tests/faults/run power --seeds "1-$([ -n "$full" ] && echo 25 || echo 2)"
 suite peers "$PYTHON" sql-tests/peers/run
 
 printf '\n%s' "$summary"

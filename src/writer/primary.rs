@@ -224,7 +224,8 @@ impl Primary {
             closed: Mutex::new(None),
         };
         let mut start = primary.start(parts.listing.as_ref(), parts.published.as_ref())?;
-        primary.spool.write_record(&start.work.record)?;
+        start.work.record.nodes.dedup();
+        primary.spool.begin_record(&start.work.record)?;
         {
             let mut progress = primary.progress.lock();
             progress.phase = start.phase;
@@ -236,7 +237,6 @@ impl Primary {
             }
             progress.state = if away { State::Retrying } else { State::Starting };
         }
-        start.work.record.nodes.dedup();
         *primary.work.lock() = Some(start.work);
         Ok(Arc::new(primary))
     }
@@ -307,8 +307,5 @@ pub fn prove(path: &Path, store: &Arc<dyn Store>, cancelled: &dyn Fn() -> bool) 
 }
 
 fn has_record(path: &Path, url: &str) -> bool {
-    let record = std::fs::read(Spool::directory_of(path).join("record"))
-        .ok()
-        .and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok());
-    record.is_some_and(|r| r.url == url && r.txid().is_some())
+    Record::read(&Spool::directory_of(path)).is_some_and(|r| r.url == url && r.txid().is_some())
 }

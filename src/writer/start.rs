@@ -48,8 +48,10 @@ impl Primary {
         match local {
             Some(head) if head >= remote => self.go_on(former, head, Some(remote), published),
             _ if self.is_ours(former.as_ref(), local, remote)? => {
+                // Checksums of that state may be here, synced, where the record of it was lost with the power.
+                let sums = self.local_sums(remote, &mut None);
                 self.spool.clear()?;
-                Ok(Start { work: self.work_at(former, remote, listing), phase: Phase::Heal })
+                Ok(Start { work: Work { sums, ..self.work_at(former, remote, listing) }, phase: Phase::Heal })
             }
             Some(head) => self.compare(former, Some(head), remote, listing),
             None => self.compare(former, None, remote, listing),
