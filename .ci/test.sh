@@ -35,7 +35,7 @@ suite() {
     summary+=$(printf '%-8s %5d passed %3d failed %5d s' "$name" "$passed" "$failed" $((SECONDS - started)))$'\n'
 }
 
-.ci/deps.sh peers || exit 1
+.ci/deps.sh peers sqlite || exit 1
 
 # Real S3 servers for the whole run; the Rust tests find them by LITESTREAM_TEST_S3, the others by themselves.
 stores=sql-tests/stores/objstore.sh
@@ -64,6 +64,8 @@ suite hosts "$PYTHON" sql-tests/hosts/run
 suite model "$PYTHON" sql-tests/model/run --seeds "1-$([ -n "$full" ] && echo 1000 || echo 300)"
 suite crash "$PYTHON" sql-tests/crash/run --rounds "$([ -n "$full" ] && echo 1000 || echo 200)"
 suite peers "$PYTHON" sql-tests/peers/run
+# shellcheck disable=SC2046  # an option or nothing
+suite sqlite "$PYTHON" sql-tests/sqlite/run $([ -n "$full" ] && echo --all)
 
 printf '\n%s' "$summary"
 echo "$total_passed passed, $total_failed failed"

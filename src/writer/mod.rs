@@ -40,4 +40,4 @@ mod tests;
 mod told;
 
 pub use files::{DatabaseFile, Files};
-pub use primary::{Parts, Pools, Primary, Status, prove};
+pub use primary::{Parts, Pools, Primary, State, Status, prove};

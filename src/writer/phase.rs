@@ -30,6 +30,7 @@ impl Primary {
     pub(super) fn run_phase(&self) -> Result<bool> {
         let done = match self.phase() {
             Phase::Running => Ok(true),
+            Phase::Decide => self.decide(),
             Phase::FirstImage => self.first_image(),
             Phase::Heal => self.heal(),
             Phase::Scan => self.scan(),
@@ -72,7 +73,7 @@ impl Primary {
     }
 
     /// P2: a WAL whose published end is not known is not read.
-    fn wal_has_content(&self) -> bool {
+    pub(super) fn wal_has_content(&self) -> bool {
         let mut name = self.path.clone().into_os_string();
         name.push("-wal");
         std::fs::metadata(name).is_ok_and(|m| m.len() > 0)

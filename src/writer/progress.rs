@@ -141,6 +141,8 @@ impl Primary {
     pub(super) fn drain(self: &Arc<Self>, timeout: Duration, cancelled: &dyn Fn() -> bool) -> Result<Option<Txid>> {
         let outcome = self.sync(timeout, cancelled);
         let spooled = self.work.try_lock_for(timeout).map(|mut work| match work.as_mut() {
+            // What the record of a former start says is not known to be wrong yet.
+            Some(_) if self.phase() == Phase::Decide => Ok(()),
             Some(work) => {
                 if self.phase() == Phase::Running {
                     self.encode_batch(work)?;
@@ -174,11 +176,16 @@ impl Primary {
     /// Drains, and stops shipping. What could not be shipped stays in the spool.
     pub fn stop(self: &Arc<Self>, cancelled: &dyn Fn() -> bool) -> Result<Option<Txid>> {
         let outcome = self.drain(self.options.close_timeout, cancelled);
+        self.abandon();
+        outcome
+    }
+
+    /// Stops shipping at once.
+    pub fn abandon(&self) {
         self.stopped.store(true, Ordering::Release);
         self.progress.lock().state = State::Stopped;
         self.progressed.notify_all();
         // The step that may still be running ends before the directory can be claimed anew.
         drop(self.shipping.try_lock_for(STEP_ENDS));
-        outcome
     }
 }

@@ -35,6 +35,22 @@ impl Primary {
         true
     }
 
+    /// A connection has begun to read, and found this published: news if nothing was told yet, as after a start without a
+    /// connection.
+    pub fn reading(self: &Arc<Self>, header: &IndexHeader) {
+        let mut published = self.published.lock();
+        if published.header.is_some() {
+            return;
+        }
+        published.header = Some(*header);
+        if header.max_frame > 0 {
+            published.sequence += 1;
+            published.oldest.get_or_insert_with(Instant::now);
+        }
+        drop(published);
+        self.wake();
+    }
+
     /// P4. As `published`, by a connection that takes no locks.
     pub fn committed_exclusively(&self, header: &IndexHeader) -> bool {
         let news = self.published(header);
