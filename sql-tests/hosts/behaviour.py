@@ -71,6 +71,19 @@ def a_database_opened_by_uri_ships_what_a_crash_left_in_its_wal(scratch):
     db.close()
 
 
+def a_close_does_not_wait_for_what_cannot_come(scratch):
+    """A database that is empty now has nothing to ship; the close would wait for the whole close_timeout."""
+    lib.connect(":memory:", load=True).close()
+    db = lib.connect(scratch / "app.db")
+    replicate(db, scratch, "app.db", close_timeout="1h")
+    db.execute("CREATE TABLE t(a)")
+    db.close()
+    open(scratch / "app.db", "w").close()
+    db = lib.connect(scratch / "app.db")
+    lib.check(db.execute("SELECT * FROM sqlite_schema").fetchall() == [])
+    db.close()
+
+
 def connections_of_other_threads_are_replicated(scratch):
     lib.connect(":memory:", load=True).close()
     first = lib.connect(scratch / "app.db")

@@ -95,7 +95,7 @@ static int f_xFileControl(sqlite3_file *f, int op, void *arg){
 /* The databases that were opened, by what tells a file from another that has its name later; under `lock`. */
 #define KNOWN 4096
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static struct Known { dev_t device; ino_t inode; int replica, open; } known[KNOWN];
+static struct Known { dev_t device; ino_t inode; int replica, open; char path[512]; } known[KNOWN];
 static int known_count = 0, replica_count = 0;
 
 static struct Known *known_file(const char *path){
@@ -109,6 +109,7 @@ static struct Known *known_file(const char *path){
   known[i].device = st.st_dev;
   known[i].inode = st.st_ino;
   known[i].open = 0;
+  snprintf(known[i].path, sizeof known[i].path, "%s", path);
   known[i].replica = __atomic_add_fetch(&replica_count, 1, __ATOMIC_SEQ_CST);
   return &known[i];
 }
@@ -234,13 +235,19 @@ static sqlite3_filename with_replica(const char *name, int flags, int replica){
   return made;
 }
 
-/* The number of the replica of a database that is about to be opened; 0: it is not there yet. */
+/* The number of the replica of a database that is about to be opened; 0: it is not there yet. The extension knows a
+** database by its path, and gives it one replica at a time: one that was replaced while it is open keeps its number. */
 static int replica_of(const char *path){
   struct Known *k;
-  int replica;
+  int replica = 0, i;
   pthread_mutex_lock(&lock);
-  k = known_file(path);
-  replica = k ? k->replica : 0;
+  for(i=0; i<known_count && !replica; i++){
+    if( known[i].open>0 && strcmp(known[i].path, path)==0 ) replica = known[i].replica;
+  }
+  if( !replica ){
+    k = known_file(path);
+    replica = k ? k->replica : 0;
+  }
   pthread_mutex_unlock(&lock);
   return replica;
 }
@@ -258,7 +265,7 @@ static void opened(File *file, const char *path, int is_new){
   }
   k = known_file(path);
   if( k ){
-    if( is_new ) k->replica = file->replica;
+    k->replica = file->replica;
     k->open++;
     file->known = k;
     file->path = strdup(path);

@@ -8,7 +8,6 @@
 use super::primary::{BaseFiles, Database, Stores, base, database, pools};
 use crate::config::Options;
 use crate::error::{Error, Kind, Result};
-use crate::ltx::PageSize;
 use crate::store::Store;
 use crate::time::Timestamp;
 use crate::writer::{self, Files, Parts, Primary, State, Status};
@@ -20,8 +19,6 @@ use std::time::Duration;
 
 /// The parameter that names the replica.
 const PARAMETER: &str = "replica";
-/// Offset of the page size in the database's header (SQLite's fileformat, section 1.3).
-const PAGE_SIZE_AT: usize = 16;
 
 /// The replica that a database is to have.
 #[derive(Clone)]
@@ -91,23 +88,19 @@ pub(super) fn wal_opened(database: &Database) {
 
 fn start(database: &Database, wanted: &Wanted) -> Result<Arc<Primary>> {
     let files = BaseFiles { vfs: base()?, path: database.path.clone() };
+    // A database in WAL mode has a header: the mode stands in it too.
+    let page_size = writer::page_size_of(files.open_database()?.as_ref())?;
+    let page_size = page_size.ok_or_else(|| Error::corrupt(format!("{} has no sound header", database.path)))?;
     Primary::start_later(Parts {
         path: PathBuf::from(&database.path),
         store: Arc::clone(&wanted.store),
-        page_size: page_size(&files)?,
+        page_size,
         files: Arc::new(files),
         options: wanted.options,
         published: None,
         listing: None,
         pools: pools(),
     })
-}
-
-/// The page size that the file's header names. A database in WAL mode has one: the mode stands beside it.
-fn page_size(files: &BaseFiles) -> Result<PageSize> {
-    let mut header = [0; PAGE_SIZE_AT + 2];
-    files.open_database()?.read_at(&mut header, 0)?;
-    PageSize::from_u16(u16::from_be_bytes([header[PAGE_SIZE_AT], header[PAGE_SIZE_AT + 1]]))
 }
 
 /// The row of `litestream_status` of a replication that has not begun.

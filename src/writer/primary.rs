@@ -19,7 +19,7 @@ use crate::wal::IndexHeader;
 use parking_lot::{Condvar, Mutex};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Bytes of shipped spool files that are kept, so that the checksum file is not written at each of them.
@@ -145,6 +145,12 @@ pub struct Primary {
     pub(super) stopped: AtomicBool,
     /// Somebody waits: the pace of P23 does not apply.
     pub(super) hurried: AtomicBool,
+    /// No connection of this process has the database open, so no handle of ours is kept longer than it is needed.
+    pub(super) unused: AtomicBool,
+    /// Counts the steps that ship, from 1.
+    pub(super) steps: AtomicU64,
+    /// The last of them that could do nothing before the next publication.
+    pub(super) stalled_step: AtomicU64,
     pub(super) next_object_at: Mutex<Instant>,
     /// The database file at its last close (P11).
     pub(super) closed: Mutex<Option<FileIdentity>>,
@@ -258,6 +264,9 @@ impl Primary {
             ship_due: Mutex::new(None),
             stopped: AtomicBool::new(false),
             hurried: AtomicBool::new(false),
+            unused: AtomicBool::new(false),
+            steps: AtomicU64::new(0),
+            stalled_step: AtomicU64::new(0),
             next_object_at: Mutex::new(Instant::now()),
             closed: Mutex::new(None),
         })

@@ -233,6 +233,7 @@ impl Primary {
 
     /// No connection is left: drains for at most `close_timeout`, and leaves the rest in the spool.
     pub fn all_closed(self: &Arc<Self>) {
+        self.unused.store(true, Ordering::Release);
         if let Err(error) = self.drain(self.options.close_timeout, &|| false) {
             log::warn!("{}: {error}", self.path.display());
         }
@@ -240,6 +241,7 @@ impl Primary {
 
     /// The database is opened again after its last close: nobody may have touched it in between (P11).
     pub fn reopened(self: &Arc<Self>) {
+        self.unused.store(false, Ordering::Release);
         let closed = self.closed.lock().take();
         let same = closed.as_ref().is_some_and(|closed| self.is_unchanged(closed));
         if let Some(mut capture) = self.capture.try_lock_for(self.options.barrier_timeout)
