@@ -3,10 +3,12 @@
 #
 #   deps.sh          what is missing is installed with apt-get where that is possible, and named where it is not
 #   deps.sh peers    the same, and the real Litestream into a virtual environment below .cache/
+#   deps.sh sqlite   the same, and what building SQLite's test fixture needs
 #
 # Without root, and with nothing missing, it does nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+WANTED=" $* "
 PYTHON=${PYTHON:-/usr/bin/python3}
 CARGO=${CARGO:-cargo}
 CACHE=${LITESTREAM_TEST_CACHE:-.cache}
@@ -33,6 +35,12 @@ missing() {
     if ! has "$PYTHON"; then echo python3; echo python3-venv
     elif ! "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null; then echo python3-venv
     fi
+    [[ "$WANTED" != *" sqlite "* ]] || {
+        [ -n "$(find /usr/lib -name tclConfig.sh 2>/dev/null | head -1)" ] || echo tcl8.6-dev
+        [ -e /usr/include/zlib.h ] || echo zlib1g-dev
+        has make || echo make
+        has xz || echo xz-utils
+    }
 }
 
 if ! has "$CARGO"; then
@@ -62,7 +70,7 @@ if ! python_loads_extensions; then
     exit 1
 fi
 
-if [ "${1:-}" = peers ] && [ ! -x "$CACHE/peers/bin/litestream" ]; then
+if [[ "$WANTED" == *" peers "* ]] && [ ! -x "$CACHE/peers/bin/litestream" ]; then
     echo "deps: installing $LITESTREAM into $CACHE/peers"
     "$PYTHON" -m venv "$CACHE/peers"
     "$CACHE/peers/bin/pip" install -q --disable-pip-version-check "$LITESTREAM"

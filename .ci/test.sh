@@ -35,7 +35,7 @@ suite() {
     summary+=$(printf '%-8s %5d passed %3d failed %5d s' "$name" "$passed" "$failed" $((SECONDS - started)))$'\n'
 }
 
-.ci/deps.sh peers || exit 1
+.ci/deps.sh peers sqlite || exit 1
 
 # Real S3 servers for the whole run; the Rust tests find them by LITESTREAM_TEST_S3, the others by themselves.
 stores=sql-tests/stores/objstore.sh
@@ -66,6 +66,8 @@ suite crash "$PYTHON" sql-tests/crash/run --rounds "$([ -n "$full" ] && echo 100
 suite steps "$PYTHON" sql-tests/faults/run steps --share "$([ -n "$full" ] && echo 1 || echo 0.01)"
 suite power "$PYTHON" sql-tests/faults/run power --seeds "1-$([ -n "$full" ] && echo 25 || echo 2)"
 suite peers "$PYTHON" sql-tests/peers/run
+# shellcheck disable=SC2046  # an option or nothing
+suite sqlite "$PYTHON" sql-tests/sqlite/run $([ -n "$full" ] && echo --all)
 
 printf '\n%s' "$summary"
 echo "$total_passed passed, $total_failed failed"

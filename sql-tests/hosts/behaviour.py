@@ -51,6 +51,39 @@ def databases_in_one_process_do_not_mix(scratch):
         lib.assert_same_database((scratch / name).read_bytes(), restored.read_bytes(), name)
 
 
+def a_database_opened_by_uri_ships_what_a_crash_left_in_its_wal(scratch):
+    """P16, P2: a primary that begins without a connection learns what is published when SQLite first reads."""
+    subprocess.run([sys.executable, "-c", """if True:
+        import os, sqlite3
+        db = sqlite3.connect("app.db", isolation_level=None)
+        db.execute("PRAGMA journal_mode = WAL").fetchall()
+        db.execute("CREATE TABLE t(a)")
+        db.execute("INSERT INTO t VALUES ('left in the WAL')")
+        os._exit(0)
+        """], cwd=scratch, check=True)
+    lib.check((scratch / "app.db-wal").stat().st_size > 0, "no WAL was left")
+    lib.connect(":memory:", load=True).close()
+    db = sqlite3.connect(f"file:{scratch}/app.db?replica=file://{scratch}/app.db-replica", uri=True, isolation_level=None)
+    lib.check(db.execute("SELECT a FROM t").fetchall() == [("left in the WAL",)])
+    lib.scalar(db, "SELECT litestream_sync()")
+    restored = restore(scratch, "app.db")
+    lib.assert_same_database(lib.image(scratch / "app.db", scratch), restored.read_bytes(), "app.db")
+    db.close()
+
+
+def a_close_does_not_wait_for_what_cannot_come(scratch):
+    """A database that is empty now has nothing to ship; the close would wait for the whole close_timeout."""
+    lib.connect(":memory:", load=True).close()
+    db = lib.connect(scratch / "app.db")
+    replicate(db, scratch, "app.db", close_timeout="1h")
+    db.execute("CREATE TABLE t(a)")
+    db.close()
+    open(scratch / "app.db", "w").close()
+    db = lib.connect(scratch / "app.db")
+    lib.check(db.execute("SELECT * FROM sqlite_schema").fetchall() == [])
+    db.close()
+
+
 def connections_of_other_threads_are_replicated(scratch):
     lib.connect(":memory:", load=True).close()
     first = lib.connect(scratch / "app.db")

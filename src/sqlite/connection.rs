@@ -45,11 +45,6 @@ impl Connection {
         unsafe { call!(get_autocommit(self.0)) == 0 }
     }
 
-    /// Whether the host is built with threads.
-    pub fn is_threadsafe(self) -> Result<bool> {
-        Ok(self.query("SELECT sqlite_compileoption_used('THREADSAFE=0')")? == ["0"])
-    }
-
     /// Runs one statement and gives the first column of its rows as text.
     pub fn query(self, sql: &str) -> Result<Vec<String>> {
         let text = CString::new(sql).map_err(|_| Error::invalid("SQL with a zero byte"))?;

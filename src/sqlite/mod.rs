@@ -18,6 +18,7 @@ mod signals;
 mod table;
 mod tap;
 
+pub use api::is_threadsafe;
 pub use base_file::{BaseFile, FileRole};
 pub use connection::Connection;
 pub use leak::{leak_into, leaked};

@@ -39,5 +39,5 @@ mod tasks;
 mod tests;
 mod told;
 
-pub use files::{DatabaseFile, Files};
-pub use primary::{Parts, Pools, Primary, Status, prove};
+pub use files::{DatabaseFile, Files, page_size_of};
+pub use primary::{Parts, Pools, Primary, State, Status, prove};

@@ -58,7 +58,7 @@ impl Primary {
         }
     }
 
-    fn empty_work(&self, former: Option<&Record>) -> Work {
+    pub(super) fn empty_work(&self, former: Option<&Record>) -> Work {
         Work {
             record: Record::begin(self.url(), self.node, former),
             head: None,

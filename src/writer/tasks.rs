@@ -102,7 +102,11 @@ impl Primary {
         if self.is_stopped() || self.is_final() {
             return;
         }
-        match self.ship_all() {
+        let outcome = self.ship_all();
+        if self.unused.load(Ordering::Acquire) {
+            self.release_files();
+        }
+        match outcome {
             Ok(None) => {
                 let failed_before = self.progress.lock().failures > 0;
                 self.recovered();
@@ -127,6 +131,7 @@ impl Primary {
 
     /// Ships until nothing is left (`None`) or the pace asks to wait until a moment (P23).
     pub(super) fn ship_all(self: &Arc<Self>) -> Result<Option<Instant>> {
+        let step = self.steps.fetch_add(1, Ordering::AcqRel) + 1;
         loop {
             if self.is_stopped() {
                 return Ok(None);
@@ -146,6 +151,7 @@ impl Primary {
             }
             if self.phase() != Phase::Running {
                 if !self.run_phase()? {
+                    self.stalled_step.store(step, Ordering::Release);
                     return Ok(None);
                 }
                 continue;

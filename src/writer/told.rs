@@ -35,6 +35,22 @@ impl Primary {
         true
     }
 
+    /// A connection has begun to read, and found this published: news if nothing was told yet, as after a start without a
+    /// connection.
+    pub fn reading(self: &Arc<Self>, header: &IndexHeader) {
+        let mut published = self.published.lock();
+        if published.header.is_some() {
+            return;
+        }
+        published.header = Some(*header);
+        if header.max_frame > 0 {
+            published.sequence += 1;
+            published.oldest.get_or_insert_with(Instant::now);
+        }
+        drop(published);
+        self.wake();
+    }
+
     /// P4. As `published`, by a connection that takes no locks.
     pub fn committed_exclusively(&self, header: &IndexHeader) -> bool {
         let news = self.published(header);
@@ -217,6 +233,7 @@ impl Primary {
 
     /// No connection is left: drains for at most `close_timeout`, and leaves the rest in the spool.
     pub fn all_closed(self: &Arc<Self>) {
+        self.unused.store(true, Ordering::Release);
         if let Err(error) = self.drain(self.options.close_timeout, &|| false) {
             log::warn!("{}: {error}", self.path.display());
         }
@@ -224,6 +241,7 @@ impl Primary {
 
     /// The database is opened again after its last close: nobody may have touched it in between (P11).
     pub fn reopened(self: &Arc<Self>) {
+        self.unused.store(false, Ordering::Release);
         let closed = self.closed.lock().take();
         let same = closed.as_ref().is_some_and(|closed| self.is_unchanged(closed));
         if let Some(mut capture) = self.capture.try_lock_for(self.options.barrier_timeout)
