@@ -25,8 +25,11 @@ pub(super) fn replicate(connection: Connection, arguments: &[Value]) -> Result<V
         Value::Text(text) => Options::parse(text).context("litestream_replicate")?,
         other => return Err(wrong("litestream_replicate", "options as JSON text", other)),
     };
-    if !connection.is_threadsafe()? {
-        return Err(Error::invalid("this SQLite was built without threads, which replication needs"));
+    if !Connection::is_threadsafe()? {
+        return Err(Error::invalid(
+            "this SQLite has no mutexes (SQLITE_CONFIG_SINGLETHREAD, or SQLITE_THREADSAFE=0), which replication needs: it \
+             reads the database on threads of its own",
+        ));
     }
     let patience = Limits { overall_timeout: PROVE_TIMEOUT, request_timeout: PROVE_TIMEOUT, ..Limits::default() };
     let prove = store::open_with(url, &store::Options { limits: patience, ..store::Options::default() })?;

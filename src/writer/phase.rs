@@ -72,7 +72,7 @@ impl Primary {
     }
 
     /// P2: a WAL whose published end is not known is not read.
-    fn wal_has_content(&self) -> bool {
+    pub(super) fn wal_has_content(&self) -> bool {
         let mut name = self.path.clone().into_os_string();
         name.push("-wal");
         std::fs::metadata(name).is_ok_and(|m| m.len() > 0)

@@ -4,8 +4,8 @@
 //! Litestream takes the newest file of `ltx/0/` for its position, so that one is never removed.
 
 use crate::error::{Context, Error, Kind, Result};
+use crate::lock::Mutex;
 use crate::ltx::{HEADER_SIZE, Header, Txid, TxidRange};
-use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, fcntl_lock};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};

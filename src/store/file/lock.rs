@@ -5,7 +5,7 @@
 //! apart by a mutex, chosen by the file's inode, and the descriptor is closed before that mutex is released.
 
 use crate::error::{Error, Kind, Result};
-use parking_lot::{Mutex, MutexGuard};
+use crate::lock::{Mutex, MutexGuard};
 use rustix::fs::{FlockOperation, fcntl_lock};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::MetadataExt;
@@ -40,7 +40,9 @@ impl DirectoryLock {
             .map_err(|e| super::failed("open", &path, &e))?;
         let inode = file.metadata().map_err(|e| super::failed("stat", &path, &e))?.ino();
         let thread = match THREADS.get((inode % THREADS.len() as u64) as usize) {
-            Some(mutex) => Some(mutex.try_lock_until(deadline).ok_or_else(busy)?),
+            Some(mutex) => {
+                Some(mutex.try_lock_for(deadline.saturating_duration_since(Instant::now())).ok_or_else(busy)?)
+            }
             None => None,
         };
         let lock = Self { _file: file, _thread: thread };

@@ -9,7 +9,7 @@
 
 use super::limits::CONNECT_TIMEOUT;
 use crate::error::{Context, Error, Kind, Result};
-use parking_lot::Mutex;
+use crate::lock::Mutex;
 use reqwest::blocking::Client;
 use reqwest::{NoProxy, Proxy};
 use rustls::pki_types::CertificateDer;

@@ -1,6 +1,6 @@
 //! One token bucket per endpoint (P23): so that many databases together stay a polite client.
 
-use parking_lot::Mutex;
+use crate::lock::Mutex;
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
