@@ -1,10 +1,14 @@
-//! Locks that a forked child can use.
+//! Locks, and values of the process, that a forked child can use.
 //!
 //! Those of `parking_lot` keep their waiting threads in one table for the whole process. A thread of the parent that was
 //! changing the table at the moment of a fork leaves it locked in the child for ever, and the first wait there hangs.
 //! The locks of the standard library have no state beside their own, and a child has its own (P33). What they lack,
 //! waiting for a limited time and going on after a panic, is added here.
+//!
+//! A lock in a static is inherited as it is, perhaps held by a thread that the child does not have. So whatever a process
+//! has one of is a [`PerProcess`].
 
+use crossbeam_utils::atomic::AtomicCell;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{self, PoisonError};
@@ -15,6 +19,54 @@ const GIVES_WAY: Duration = Duration::from_millis(1);
 const GIVES_WAY_STEP: Duration = Duration::from_micros(50);
 /// A wait with a limit looks at least this often.
 const LONGEST_SLEEP: Duration = Duration::from_millis(20);
+
+/// A value that a process has once: made when it is first asked for, and anew in a forked child, which never touches its
+/// parent's.
+pub(crate) struct PerProcess<T: 'static>(AtomicCell<Place<T>>);
+
+struct Made<T> {
+    pid: u32,
+    value: T,
+}
+
+struct Place<T: 'static>(Option<&'static Made<T>>);
+
+impl<T> Clone for Place<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for Place<T> {}
+impl<T> PartialEq for Place<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.map(std::ptr::from_ref) == other.0.map(std::ptr::from_ref)
+    }
+}
+impl<T> Eq for Place<T> {}
+
+impl<T: Default + Sync> PerProcess<T> {
+    pub(crate) const fn new() -> Self {
+        Self(AtomicCell::new(Place(None)))
+    }
+
+    pub(crate) fn get(&self) -> &'static T {
+        let pid = std::process::id();
+        loop {
+            let former = self.0.load();
+            match former.0 {
+                Some(made) if made.pid == pid => return &made.value,
+                // Leaked, as the parent's is: it lives as long as the process. Of two threads that come at once, one
+                // makes it for nothing.
+                _ => {
+                    let made: &'static Made<T> = Box::leak(Box::new(Made { pid, value: T::default() }));
+                    if self.0.compare_exchange(former, Place(Some(made))).is_ok() {
+                        return &made.value;
+                    }
+                }
+            }
+        }
+    }
+}
 
 /// A mutex. A panic of its holder leaves the value as it is.
 #[derive(Debug, Default)]

@@ -12,7 +12,6 @@ mod base_file;
 mod connection;
 mod entry;
 mod fork;
-mod leak;
 mod lifetime;
 mod scalar;
 mod shim;
@@ -22,7 +21,6 @@ mod tap;
 
 pub use base_file::{BaseFile, FileRole};
 pub use connection::Connection;
-pub use leak::{leak_into, leaked};
 pub use lifetime::{define_constant, has_connections, listen};
 pub use scalar::{Function, Value, define_function};
 pub use shim::{BaseVfs, Shim, install as install_shim};

@@ -2,7 +2,7 @@
 
 use crate::config::Options;
 use crate::error::{Error, Kind, Result};
-use crate::lock::{Mutex, RwLock};
+use crate::lock::{Mutex, PerProcess, RwLock};
 use crate::ltx::PageSize;
 use crate::replica::Listing;
 use crate::sqlite::{
@@ -13,7 +13,7 @@ use crate::wal::{FrameHeader, IndexHeader, Salts, WAL_HEADER_SIZE};
 use crate::writer::{self, DatabaseFile, Files, Parts, Pools, Primary, Status};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 static BASE: OnceLock<BaseVfs> = OnceLock::new();
@@ -26,20 +26,16 @@ struct Process {
     pools: Pools,
 }
 
-static PROCESS: AtomicPtr<Process> = AtomicPtr::new(std::ptr::null_mut());
+static PROCESS: PerProcess<Process> = PerProcess::new();
+
+impl Default for Process {
+    fn default() -> Self {
+        Self { pid: std::process::id(), databases: Mutex::default(), pools: Pools::new() }
+    }
+}
 
 fn process() -> &'static Process {
-    let pid = std::process::id();
-    // A leaked box is a reference that lives as long as the process, kept where a forked child can tell its age.
-    let current = crate::sqlite::leaked(&PROCESS);
-    match current {
-        Some(process) if process.pid == pid => process,
-        _ => crate::sqlite::leak_into(
-            &PROCESS,
-            current,
-            Process { pid, databases: Mutex::default(), pools: Pools::new() },
-        ),
-    }
+    PROCESS.get()
 }
 
 /// One database file, by its full path, from its first open on.
