@@ -19,7 +19,7 @@
 //! | `ltx` | the LTX format: pure, bytes in, bytes out |
 //! | `config` | what users can set, as validated values |
 //! | `time`, `error` | timestamps and the clock; one error type, whose messages name the thing, the place and the way out |
-//! | `panic`, `thread` | as guests of the host: panics kept in, threads named and without its signals |
+//! | `panic`, `thread`, `lock` | as guests of the host: panics kept in, threads named and without its signals, locks that survive a fork |
 //!
 //! # Start reading here
 //!
@@ -68,6 +68,7 @@
 
 mod config;
 pub mod error;
+mod lock;
 pub mod ltx;
 mod panic;
 pub mod replica;
@@ -85,5 +86,6 @@ mod writer;
 fn load(connection: sqlite::Connection) -> error::Result<()> {
     thread::prepare_with(sqlite::block_all_signals);
     vfs::primary::install()?;
+    sqlite::listen(vfs::primary::connections_changed);
     sql::define(connection)
 }

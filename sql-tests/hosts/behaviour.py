@@ -1,6 +1,5 @@
 """The cases. Each is named after what the host may rely on."""
 import ctypes
-import json
 import os
 import pathlib
 import signal
@@ -11,8 +10,7 @@ import threading
 import time
 
 import lib
-
-HERE = pathlib.Path(__file__).resolve().parent
+from host import HERE, cases_of, replicate, restore, run_threads, thread_count, wait_for
 
 
 def a_process_without_a_replicated_database_has_no_thread_of_ours(scratch):
@@ -213,43 +211,4 @@ def signals_reach_the_host_alone(scratch):
     db.close()
 
 
-CASES = {name: value for name, value in list(globals().items())
-         if callable(value) and value.__module__ == __name__ and value.__code__.co_varnames[:value.__code__.co_argcount] == ("scratch",)}
-
-
-def replicate(db, scratch, name, **options):
-    lib.scalar(db, "SELECT litestream_replicate(?, ?, ?)", str(scratch / name), f"file://{scratch}/{name}-replica",
-               json.dumps(options))
-
-
-def restore(scratch, name):
-    path = scratch / f"restored-{name}"
-    db = lib.connect(":memory:")
-    db.execute("SELECT litestream_restore(?, ?)", (f"file://{scratch}/{name}-replica", str(path)))
-    db.close()
-    lib.assert_intact(path)
-    return path
-
-
-def run_threads(threads):
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-
-def thread_count():
-    tasks = pathlib.Path("/proc/self/task")
-    return len(list(tasks.iterdir())) if tasks.exists() else 1
-
-
-def wait_for(child, seconds):
-    """Its exit status; None, and it is killed, when it does not end."""
-    for _ in range(int(seconds * 50)):
-        pid, status = os.waitpid(child, os.WNOHANG)
-        if pid:
-            return status
-        time.sleep(0.02)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return None
+CASES = cases_of(globals())

@@ -4,7 +4,7 @@ use super::functions::wrong;
 use crate::config::Options;
 use crate::error::{Context, Error, Result};
 use crate::ltx::Txid;
-use crate::sqlite::{Connection, Value, is_threadsafe};
+use crate::sqlite::{Connection, Value};
 use crate::vfs::primary::{self, Stores};
 
 pub(super) fn replicate(connection: Connection, arguments: &[Value]) -> Result<Value> {
@@ -20,9 +20,7 @@ pub(super) fn replicate(connection: Connection, arguments: &[Value]) -> Result<V
         Value::Text(text) => Options::parse(text).context("litestream_replicate")?,
         other => return Err(wrong("litestream_replicate", "options as JSON text", other)),
     };
-    if !is_threadsafe() {
-        return Err(Error::invalid("this SQLite was built without threads, which replication needs"));
-    }
+    Connection::need_mutexes()?;
     let stores = &Stores::open(url)?;
     let primary = match path {
         Value::Null => of_schema(connection, "main", stores, options)?,

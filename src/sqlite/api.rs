@@ -57,12 +57,6 @@ pub(super) fn set(table: *mut ffi::sqlite3_api_routines) -> Result<()> {
     Ok(())
 }
 
-/// Whether the host is built with threads.
-pub fn is_threadsafe() -> bool {
-    // SAFETY: no arguments.
-    unsafe { call!(xthreadsafe()) != 0 }
-}
-
 /// A message for `sqlite3_log`, with SQLITE_NOTICE or the given result code.
 pub fn log(code: i32, message: &str) {
     if let Ok(text) = CString::new(message.replace('\0', " ")) {

@@ -103,6 +103,13 @@ pub fn install(shim: Arc<dyn Shim>) -> Result<BaseVfs> {
         if base.is_null() {
             return Err(Error::invalid("this SQLite has no default VFS"));
         }
+        // SAFETY: the name is terminated.
+        if unsafe { !call!(vfs_find(VFS_NAME_C.as_ptr())).is_null() } {
+            return Err(Error::invalid(
+                "another copy of liblitestream is loaded in this process, from another file: two of them would ship the \
+                 same database twice; load the one that is there",
+            ));
+        }
         // SAFETY: the base VFS is static; the copy is changed before anybody sees it.
         let mut vfs = unsafe { copy_vfs(base) };
         vfs.pNext = std::ptr::null_mut();

@@ -2,7 +2,7 @@
 
 use super::{Counters, ETag, Entry, Metadata, Object, Put, Store, Upload};
 use crate::error::{Error, Result};
-use parking_lot::{Condvar, Mutex};
+use crate::lock::{Condvar, Mutex};
 use std::ops::Range;
 use std::sync::Arc;
 

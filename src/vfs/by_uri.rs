@@ -8,10 +8,10 @@
 use super::primary::{BaseFiles, Database, Stores, base, database, pools};
 use crate::config::Options;
 use crate::error::{Error, Kind, Result};
+use crate::lock::Mutex;
 use crate::store::Store;
 use crate::time::Timestamp;
 use crate::writer::{self, Files, Parts, Primary, State, Status};
-use parking_lot::Mutex;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -38,9 +38,7 @@ pub(super) fn opening(path: &str, parameters: &[(String, String)]) -> Result<()>
     if parameters.iter().any(|(name, value)| (name, value) == (&"mode".to_owned(), &"ro".to_owned())) {
         return Err(Error::invalid(format!("{path} is opened read-only: replicate it where it is written to")));
     }
-    if !crate::sqlite::is_threadsafe() {
-        return Err(Error::invalid("this SQLite was built without threads, which replication needs"));
-    }
+    crate::sqlite::Connection::need_mutexes()?;
     let options = Options::from_parameters(parameters)?;
     let stores = Stores::open(url)?;
     let database = database(path);

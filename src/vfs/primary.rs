@@ -3,6 +3,7 @@
 use super::by_uri::{self, Wanted};
 use crate::config::Options;
 use crate::error::{Error, Kind, Result};
+use crate::lock::{Mutex, PerProcess, RwLock};
 use crate::ltx::PageSize;
 use crate::replica::Listing;
 use crate::sqlite::{
@@ -11,10 +12,9 @@ use crate::sqlite::{
 use crate::store::{self, Limits, Store};
 use crate::wal::{FrameHeader, IndexHeader, Salts, WAL_HEADER_SIZE};
 use crate::writer::{self, DatabaseFile, Files, Parts, Pools, Primary, Status};
-use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -28,20 +28,16 @@ struct Process {
     pools: Pools,
 }
 
-static PROCESS: AtomicPtr<Process> = AtomicPtr::new(std::ptr::null_mut());
+static PROCESS: PerProcess<Process> = PerProcess::new();
+
+impl Default for Process {
+    fn default() -> Self {
+        Self { pid: std::process::id(), databases: Mutex::default(), pools: Pools::new() }
+    }
+}
 
 fn process() -> &'static Process {
-    let pid = std::process::id();
-    // A leaked box is a reference that lives as long as the process, kept where a forked child can tell its age.
-    let current = crate::sqlite::leaked(&PROCESS);
-    match current {
-        Some(process) if process.pid == pid => process,
-        _ => crate::sqlite::leak_into(
-            &PROCESS,
-            current,
-            Process { pid, databases: Mutex::default(), pools: Pools::new() },
-        ),
-    }
+    PROCESS.get()
 }
 
 /// One database file, by its full path, from its first open on.
@@ -252,6 +248,9 @@ impl Files for BaseFiles {
     fn open_wal(&self) -> Result<Box<dyn DatabaseFile>> {
         Ok(Box::new(BaseFile::open(self.vfs, &format!("{}-wal", self.path), FileRole::Wal)?))
     }
+    fn may_be_opened(&self) -> bool {
+        crate::sqlite::has_connections()
+    }
 }
 
 impl DatabaseFile for BaseFile {
@@ -339,6 +338,21 @@ pub fn full_path(path: &str) -> Result<String> {
 /// Whether a connection of this process has the database open.
 pub fn is_open(path: &str) -> bool {
     process().databases.lock().get(path).is_some_and(|d| d.connections.load(Ordering::Acquire) > 0)
+}
+
+/// Whether a connection of any process has a lock on the database, whoever opened it.
+pub fn is_locked(path: &str) -> bool {
+    // A file that is not there, or cannot be opened, is for the restore to judge.
+    std::path::Path::new(path).is_file()
+        && base().and_then(|base| BaseFile::open(base, path, FileRole::Database)).is_ok_and(|file| file.is_locked())
+}
+
+/// The process has its first connection, or has none any more (P33).
+pub fn connections_changed(open: bool) {
+    let primaries: Vec<_> = process().databases.lock().values().filter_map(|d| d.primary()).collect();
+    for primary in primaries {
+        if open { primary.resume() } else { primary.rest() }
+    }
 }
 
 /// The primary of a database, if it has one.

@@ -21,6 +21,8 @@ pub trait Files: Send + Sync {
     fn open_database(&self) -> Result<Box<dyn DatabaseFile>>;
     /// Its WAL.
     fn open_wal(&self) -> Result<Box<dyn DatabaseFile>>;
+    /// Whether files may be opened now: a thread of ours calls nothing of SQLite while no connection is open (P33).
+    fn may_be_opened(&self) -> bool;
 }
 
 /// Where the page size stands in a database's header (SQLite's fileformat, section 1.3).

@@ -4,7 +4,7 @@
 //! live as long as the process: a thread of a library that cannot be unloaded needs no end. A forked child has none of
 //! them, and makes its own pool if it needs one.
 
-use parking_lot::{Condvar, Mutex};
+use crate::lock::{Condvar, Mutex};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
@@ -81,7 +81,7 @@ impl Pool {
             match queue.tasks.peek().map(|Reverse(task)| task.due) {
                 Some(due) if due <= now => {
                     if let Some(Reverse(task)) = queue.tasks.pop() {
-                        parking_lot::MutexGuard::unlocked(&mut queue, task.body);
+                        crate::lock::MutexGuard::unlocked(&mut queue, task.body);
                     }
                 }
                 Some(due) => {

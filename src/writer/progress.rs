@@ -3,9 +3,9 @@
 use super::capture::Captured;
 use super::primary::{Phase, Primary, Progress, State};
 use crate::error::{Error, Kind, Result};
+use crate::lock::MutexGuard;
 use crate::ltx::Txid;
 use crate::time::Timestamp;
-use parking_lot::MutexGuard;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};

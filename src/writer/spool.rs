@@ -4,8 +4,8 @@
 //! Litestream takes the newest file of `ltx/0/` for its position, so that one is never removed.
 
 use crate::error::{Context, Error, Kind, Result};
+use crate::lock::{Mutex, PerProcess};
 use crate::ltx::{HEADER_SIZE, Header, Txid, TxidRange};
-use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, fcntl_lock};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
@@ -103,16 +103,15 @@ pub(super) struct Spool {
     _claim: Arc<File>,
 }
 
-/// The claims of this process, with the process that took them. Closing any descriptor of the file drops the lock, so a
+/// The claims of this process. Closing any descriptor of the file drops the lock, so a
 /// primary that begins while a stopped one still ends a request shares its descriptor.
-static CLAIMS: Mutex<Vec<(u32, PathBuf, Weak<File>)>> = Mutex::new(Vec::new());
+static CLAIMS: PerProcess<Mutex<Vec<(PathBuf, Weak<File>)>>> = PerProcess::new();
 
 fn claim(directory: &Path, database: &Path) -> Result<Arc<File>> {
-    let pid = std::process::id();
-    let mut claims = CLAIMS.lock();
-    claims.retain(|(_, _, claim)| claim.strong_count() > 0);
-    let held = claims.iter().find(|(owner, place, _)| *owner == pid && place == directory);
-    if let Some(claim) = held.and_then(|(_, _, claim)| claim.upgrade()) {
+    let mut claims = CLAIMS.get().lock();
+    claims.retain(|(_, claim)| claim.strong_count() > 0);
+    let held = claims.iter().find(|(place, _)| place == directory);
+    if let Some(claim) = held.and_then(|(_, claim)| claim.upgrade()) {
         return Ok(claim);
     }
     let path = directory.join("claim");
@@ -124,7 +123,7 @@ fn claim(directory: &Path, database: &Path) -> Result<Arc<File>> {
             format!("{} is replicated by another process already: one process ships a database", database.display()),
         )
     })?;
-    claims.push((pid, directory.to_owned(), Arc::downgrade(&file)));
+    claims.push((directory.to_owned(), Arc::downgrade(&file)));
     Ok(file)
 }
 

@@ -55,6 +55,9 @@ impl Primary {
 
     /// Follows the writer: captures, and comes back soon as long as there is something new.
     pub(super) fn capture_task(self: &Arc<Self>) {
+        if !self.files.may_be_opened() {
+            return self.capture_scheduled.store(false, Ordering::Release);
+        }
         let before = self.published.lock().sequence;
         let outcome = {
             let mut capture = self.capture.lock();
@@ -145,6 +148,9 @@ impl Primary {
                     self.prune(work)
                 })?;
                 continue;
+            }
+            if !self.files.may_be_opened() {
+                return Ok(None);
             }
             if self.capture.lock().captured == Captured::Gap && self.phase() == Phase::Running {
                 self.set_phase(Phase::Heal);

@@ -239,6 +239,22 @@ impl Primary {
         }
     }
 
+    /// No connection is open in the process: nothing of SQLite is called until there is one (P33). What is staged is
+    /// still shipped.
+    pub fn rest(&self) {
+        if let Some(mut capture) = self.capture.try_lock_for(self.options.close_timeout) {
+            // Saved pages of it would be missing by the time it goes on.
+            capture.image = None;
+            capture.close_files();
+        }
+    }
+
+    /// There is a connection again.
+    pub fn resume(self: &Arc<Self>) {
+        self.schedule_capture(Instant::now());
+        self.schedule_ship(Instant::now());
+    }
+
     /// The database is opened again after its last close: nobody may have touched it in between (P11).
     pub fn reopened(self: &Arc<Self>) {
         self.unused.store(false, Ordering::Release);
