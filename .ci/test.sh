@@ -47,12 +47,16 @@ free_port() {
 }
 export LITESTREAM_TEST_SEAWEED_PORT=${LITESTREAM_TEST_SEAWEED_PORT:-$(free_port 18333)}
 export LITESTREAM_TEST_MOTO_PORT=${LITESTREAM_TEST_MOTO_PORT:-$(free_port 18336)}
-trap 'for server in $servers; do $stores stop "$server"; done' EXIT
+export LITESTREAM_TEST_RCLONE_PORT=${LITESTREAM_TEST_RCLONE_PORT:-$(free_port 18334)}
+trap 'for server in $servers rclone; do $stores stop "$server"; done' EXIT
 for server in $servers; do
     $stores install "$server" && url=$($stores start "$server") || exit 1
     LITESTREAM_TEST_S3=${LITESTREAM_TEST_S3:+$LITESTREAM_TEST_S3,}$url
 done
 export LITESTREAM_TEST_S3
+# A store that ignores conditions, for the one test of what is made of it.
+$stores install rclone && LITESTREAM_TEST_RCLONE=$($stores start rclone) || exit 1
+export LITESTREAM_TEST_RCLONE
 eval "$($stores env)"
 
 full=${LITESTREAM_TEST_FULL:-}

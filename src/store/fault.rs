@@ -177,6 +177,9 @@ impl Store for FaultStore {
     fn copy(&self, from: &str, to: &str, metadata: &Metadata) -> Result<Put> {
         self.pass(Call::Copy, to, |s| s.copy(from, to, metadata))
     }
+    fn prove_conditions(&self) -> Result<()> {
+        self.inner.prove_conditions()
+    }
     fn sweep(&self) -> Result<usize> {
         self.inner.sweep()
     }

@@ -164,10 +164,6 @@ impl Store for MemoryStore {
         self.write(to, &kept.bytes, metadata, If::Absent)
     }
 
-    fn sweep(&self) -> Result<usize> {
-        Ok(0)
-    }
-
     fn clock_offset_ms(&self) -> i64 {
         self.0.clock_offset_ms.load(Relaxed)
     }

@@ -343,13 +343,13 @@ impl Primary {
     }
 }
 
-/// Proves URL, credentials and bucket by listing what the replica holds. `None`: the store is away, but there is a local
+/// Proves URL, credentials and bucket by listing what the replica holds, and that the store heeds conditions. `None`: the store is away, but there is a local
 /// record of this replica, with which a primary may start.
 ///
 /// # Errors
 /// Those of the store; [`Kind::Interrupted`](crate::error::Kind::Interrupted).
 pub fn prove(path: &Path, store: &Arc<dyn Store>, cancelled: &dyn Fn() -> bool) -> Result<Option<Listing>> {
-    match Replica::new(Arc::clone(store)).list_unless(cancelled) {
+    match Replica::new(Arc::clone(store)).prove_unless(cancelled) {
         Err(error) if error.is_retryable() && has_record(path, store.url()) => Ok(None),
         listing => listing.map(Some),
     }
