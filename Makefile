@@ -8,7 +8,7 @@ export PYTHON CARGO
 EXT := $(if $(filter Darwin,$(shell uname -s)),dylib,so)
 LIBRARY := dist/liblitestream.$(EXT)
 
-.PHONY: help deps build demo test test-all bench install clean
+.PHONY: help deps build demo test test-all test-sqlite bench install clean
 
 help: ## lists the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -33,6 +33,10 @@ test: build ## everything, the random suites in a sampled size; SUITES="sql mode
 
 test-all: build ## everything, with more seeds, more rounds and all combinations
 	@LITESTREAM_TEST_FULL=1 .ci/test.sh
+
+test-sqlite: build ## SQLite's own tests, all of them: nothing replicated, then everything in WAL mode
+	@.ci/deps.sh sqlite
+	@$(PYTHON) sql-tests/sqlite/run --all
 
 bench: build ## W1 and R1: bare SQLite, this library and the real Litestream side by side
 	@.ci/deps.sh peers

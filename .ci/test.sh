@@ -35,7 +35,7 @@ suite() {
     summary+=$(printf '%-8s %5d passed %3d failed %5d s' "$name" "$passed" "$failed" $((SECONDS - started)))$'\n'
 }
 
-.ci/deps.sh peers || exit 1
+.ci/deps.sh peers sqlite || exit 1
 
 # Real S3 servers for the whole run; the Rust tests find them by LITESTREAM_TEST_S3, the others by themselves.
 stores=sql-tests/stores/objstore.sh
@@ -47,12 +47,16 @@ free_port() {
 }
 export LITESTREAM_TEST_SEAWEED_PORT=${LITESTREAM_TEST_SEAWEED_PORT:-$(free_port 18333)}
 export LITESTREAM_TEST_MOTO_PORT=${LITESTREAM_TEST_MOTO_PORT:-$(free_port 18336)}
-trap 'for server in $servers; do $stores stop "$server"; done' EXIT
+export LITESTREAM_TEST_RCLONE_PORT=${LITESTREAM_TEST_RCLONE_PORT:-$(free_port 18334)}
+trap 'for server in $servers rclone; do $stores stop "$server"; done' EXIT
 for server in $servers; do
     $stores install "$server" && url=$($stores start "$server") || exit 1
     LITESTREAM_TEST_S3=${LITESTREAM_TEST_S3:+$LITESTREAM_TEST_S3,}$url
 done
 export LITESTREAM_TEST_S3
+# A store that ignores conditions, for the one test of what is made of it.
+$stores install rclone && LITESTREAM_TEST_RCLONE=$($stores start rclone) || exit 1
+export LITESTREAM_TEST_RCLONE
 eval "$($stores env)"
 
 full=${LITESTREAM_TEST_FULL:-}
@@ -61,10 +65,15 @@ suite clippy "$CARGO" clippy --locked --all-targets --quiet -- -D warnings
 suite cargo "$CARGO" test --locked --quiet
 suite sql "$PYTHON" sql-tests/run
 suite hosts "$PYTHON" sql-tests/hosts/run
+suite methods "$PYTHON" sql-tests/methods/run
 suite model "$PYTHON" sql-tests/model/run --seeds "1-$([ -n "$full" ] && echo 1000 || echo 300)"
 suite crash "$PYTHON" sql-tests/crash/run --rounds "$([ -n "$full" ] && echo 1000 || echo 200)"
+suite steps "$PYTHON" sql-tests/faults/run steps --share "$([ -n "$full" ] && echo 1 || echo 0.01)"
+suite power "$PYTHON" sql-tests/faults/run power --seeds "1-$([ -n "$full" ] && echo 25 || echo 2)"
 suite peers "$PYTHON" sql-tests/peers/run
 suite outages "$PYTHON" sql-tests/outages/run
+# shellcheck disable=SC2046  # an option or nothing
+suite sqlite "$PYTHON" sql-tests/sqlite/run $([ -n "$full" ] && echo --all)
 
 printf '\n%s' "$summary"
 echo "$total_passed passed, $total_failed failed"

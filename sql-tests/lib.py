@@ -123,9 +123,9 @@ def directory():
 
 # Databases
 
-def connect(path, load=False, **pragmas):
+def connect(path, load=False, uri=False, **pragmas):
     """A connection in autocommit mode. Once one connection of the process has loaded the extension, all have it."""
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30, uri=uri)
     if load:
         load_extension(connection)
     for name, value in pragmas.items():

@@ -51,16 +51,36 @@ impl Options {
                 options.spool_max = Some(size(text).map_err(|e| e.context("option spool_max"))?);
                 continue;
             }
-            let place = match key.as_str() {
-                "sync_interval" => &mut options.sync_interval,
-                "close_timeout" => &mut options.close_timeout,
-                "barrier_timeout" => &mut options.barrier_timeout,
-                _ => return Err(unknown(&key, "sync_interval, close_timeout, barrier_timeout, spool_max")),
+            let Some(place) = options.place(&key) else {
+                return Err(unknown(&key, "sync_interval, close_timeout, barrier_timeout, spool_max"));
             };
             let text = value.as_str().ok_or_else(|| not_a(&key, "a duration such as '500ms'", &value))?;
             *place = duration(text).map_err(|e| e.context(format!("option {key}")))?;
         }
         Ok(options)
+    }
+
+    /// From the parameters of a URI. Others are SQLite's, or another VFS's.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`](crate::error::Kind::Invalid): a value out of bounds.
+    pub fn from_parameters(parameters: &[(String, String)]) -> Result<Self> {
+        let mut options = Self::default();
+        for (key, text) in parameters {
+            if let Some(place) = options.place(key) {
+                *place = duration(text).map_err(|e| e.context(format!("option {key}")))?;
+            }
+        }
+        Ok(options)
+    }
+
+    fn place(&mut self, key: &str) -> Option<&mut Duration> {
+        match key {
+            "sync_interval" => Some(&mut self.sync_interval),
+            "close_timeout" => Some(&mut self.close_timeout),
+            "barrier_timeout" => Some(&mut self.barrier_timeout),
+            _ => None,
+        }
     }
 }
 
@@ -163,6 +183,11 @@ mod tests {
         assert_eq!(options.sync_interval, Duration::from_millis(250));
         assert_eq!(Options::parse("").unwrap(), Options::default());
         assert_eq!(Options::parse(r#"{"spool_max":"64MiB"}"#).unwrap().spool_max, Some(64 << 20));
+        let of_a_uri = |value: &str| {
+            Options::from_parameters(&[("cache".into(), "private".into()), ("sync_interval".into(), value.into())])
+        };
+        assert_eq!(of_a_uri("250ms").unwrap(), options);
+        assert!(of_a_uri("soon").is_err());
         for (text, says) in [
             (r#"{"sync":1}"#, "unknown option 'sync'; known are: sync_interval"),
             (r#"{"sync_interval":1}"#, "a duration such as"),

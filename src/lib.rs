@@ -19,7 +19,7 @@
 //! | `ltx` | the LTX format: pure, bytes in, bytes out |
 //! | `config` | what users can set, as validated values |
 //! | `time`, `error` | timestamps and the clock; one error type, whose messages name the thing, the place and the way out |
-//! | `panic`, `thread` | as guests of the host: panics kept in, threads named and without its signals |
+//! | `panic`, `thread`, `lock` | as guests of the host: panics kept in, threads named and without its signals, locks that survive a fork |
 //!
 //! # Start reading here
 //!
@@ -28,6 +28,7 @@
 //!   `writer/capture.rs`, `run`; `writer/encode.rs`, `encode_batch`; `writer/ship.rs`, `ship`.
 //! - **The WAL is about to be restarted.** `x_shm_lock` again, then `writer/told.rs`, `barrier`.
 //! - **A replication starts.** `sql/replicate.rs`, `vfs/primary.rs`, `replicate`, then the table in `writer/start.rs`.
+//!   By URI: `vfs/by_uri.rs`, `opening` and `wal_opened`; then `decide` in `writer/primary.rs`.
 //! - **A gap is healed, a first image is made.** `writer/phase.rs`.
 //! - **A restore.** `sql/restore.rs`, then `replica/restore/mod.rs`: plan, temporary file, apply, rename.
 //! - **The library is loaded.** `sqlite/entry.rs`, then `load` below.
@@ -67,6 +68,7 @@
 
 mod config;
 pub mod error;
+mod lock;
 pub mod ltx;
 mod panic;
 pub mod replica;
@@ -85,5 +87,6 @@ fn load(connection: sqlite::Connection) -> error::Result<()> {
     sqlite::log_to_host();
     thread::prepare_with(sqlite::block_all_signals);
     vfs::primary::install()?;
+    sqlite::listen(vfs::primary::connections_changed);
     sql::define(connection)
 }

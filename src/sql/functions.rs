@@ -11,10 +11,6 @@ use std::time::Duration;
 /// A wait that is longer than this is a mistyped unit.
 const LONGEST_WAIT_SECONDS: f64 = 24.0 * 3600.0;
 
-pub(super) fn version(_: Connection, _: &[Value]) -> Result<Value> {
-    Ok(Value::Text(env!("CARGO_PKG_VERSION").to_owned()))
-}
-
 pub(super) fn stop(connection: Connection, arguments: &[Value]) -> Result<Value> {
     let path = match arguments.first() {
         None | Some(Value::Null) => connection.file_name("main"),

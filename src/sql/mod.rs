@@ -6,11 +6,17 @@ mod restore;
 mod tables;
 
 use crate::error::Result;
-use crate::sqlite::{Connection, Function, Table, define_function, define_table};
+use crate::sqlite::{Connection, Function, Table, define_constant, define_function, define_table};
+use std::ffi::CStr;
 
-/// Every scalar function, once per number of arguments.
+/// What `litestream_version()` gives.
+static VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
+    Ok(version) => version,
+    Err(_) => c"",
+};
+
+/// Every other scalar function, once per number of arguments.
 static FUNCTIONS: &[Function] = &[
-    Function { name: "litestream_version", arguments: 0, call: functions::version },
     Function { name: "litestream_replicate", arguments: 1, call: replicate::replicate },
     Function { name: "litestream_replicate", arguments: 2, call: replicate::replicate },
     Function { name: "litestream_replicate", arguments: 3, call: replicate::replicate },
@@ -31,6 +37,7 @@ static TABLES: &[Table] = &[tables::STATUS, tables::FILES];
 
 /// Defines all of it on a connection.
 pub fn define(connection: Connection) -> Result<()> {
+    define_constant(connection, c"litestream_version", VERSION)?;
     FUNCTIONS.iter().try_for_each(|f| define_function(connection, f))?;
     TABLES.iter().try_for_each(|t| define_table(connection, t))
 }

@@ -5,12 +5,7 @@ use crate::config::Options;
 use crate::error::{Context, Error, Result};
 use crate::ltx::Txid;
 use crate::sqlite::{Connection, Value};
-use crate::store::{self, Limits};
 use crate::vfs::primary::{self, Stores};
-use std::time::Duration;
-
-/// How long the user waits for the first answer of a store.
-const PROVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) fn replicate(connection: Connection, arguments: &[Value]) -> Result<Value> {
     let (path, url, options) = match arguments {
@@ -25,13 +20,8 @@ pub(super) fn replicate(connection: Connection, arguments: &[Value]) -> Result<V
         Value::Text(text) => Options::parse(text).context("litestream_replicate")?,
         other => return Err(wrong("litestream_replicate", "options as JSON text", other)),
     };
-    if !connection.is_threadsafe()? {
-        return Err(Error::invalid("this SQLite was built without threads, which replication needs"));
-    }
-    let patience = Limits { overall_timeout: PROVE_TIMEOUT, request_timeout: PROVE_TIMEOUT, ..Limits::default() };
-    let prove = store::open_with(url, &store::Options { limits: patience, ..store::Options::default() })?;
-    let ship = store::open_with(url, &store::Options { limits: Limits::of_background(), ..store::Options::default() })?;
-    let stores = &Stores { prove, ship };
+    Connection::need_mutexes()?;
+    let stores = &Stores::open(url)?;
     let primary = match path {
         Value::Null => of_schema(connection, "main", stores, options)?,
         Value::Text(path) => of_path(connection, path, stores, options)?,

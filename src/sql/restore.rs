@@ -31,6 +31,12 @@ pub(super) fn restore(connection: Connection, arguments: &[Value]) -> Result<Val
     if options.force && (primary::is_open(&path) || primary::find(&path).is_some()) {
         return Err(Error::new(Kind::Busy, format!("{path} is open in this process: close it before it is replaced")));
     }
+    if options.force && primary::is_locked(&path) {
+        return Err(Error::new(
+            Kind::Busy,
+            format!("{path} is in use by a connection: close it before it is replaced"),
+        ));
+    }
     let replica = Replica::new(store::open(url)?);
     let check: &dyn Fn(&Path) -> Result<()> = &integrity_check;
     let how = Options {

@@ -4,10 +4,15 @@
 //! locks that SQLite holds on the same inode. A handle of the base VFS shares the VFS's bookkeeping of locks. It takes
 //! no lock and maps no shared memory, so it is invisible to the application.
 
+use super::fork::unforked;
+use super::lifetime::Ticket;
 use super::shim::BaseVfs;
 use crate::error::{Error, Kind, Result};
 use sqlite3ext_sys as ffi;
 use std::ffi::c_void;
+
+/// SQLITE_IOERR_SHORT_READ.
+const SHORT_READ: i32 = (ffi::SQLITE_IOERR | 2 << 8) as i32;
 
 /// Which kind of file it is, for the base VFS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +30,8 @@ pub struct BaseFile {
     /// The VFS keeps a pointer to the name as long as the file is open.
     _name: Box<[u8]>,
     path: String,
+    /// Given back after the file is closed (P33).
+    _ticket: Ticket,
 }
 
 // SAFETY: the object is owned, and the unix and windows VFS files have no thread affinity.
@@ -33,6 +40,7 @@ unsafe impl Send for BaseFile {}
 impl BaseFile {
     /// Opens an existing file, for reading and syncing. `path` is a full path as the VFS makes it.
     pub fn open(vfs: BaseVfs, path: &str, role: FileRole) -> Result<Self> {
+        let ticket = Ticket::new()?;
         // A name for xOpen lies among zero bytes: the VFS may look for URI parameters behind it and, for a WAL, for the
         // database's name in front of it (sqlite3_create_filename).
         let mut name = vec![0_u8; 4];
@@ -46,15 +54,15 @@ impl BaseFile {
         let mut file = vec![0_u64; vfs.file_size().div_ceil(8)].into_boxed_slice();
         let mut out = 0;
         // SAFETY: `file` has szOsFile bytes, zeroed; `name` is terminated and outlives the file.
-        let rc = unsafe {
+        let rc = unforked(|| unsafe {
             vfs.open(
                 name.as_ptr().add(4).cast(),
                 file.as_mut_ptr().cast(),
                 (kind | ffi::SQLITE_OPEN_READWRITE) as i32,
                 &mut out,
             )
-        };
-        let opened = Self { file, _name: name, path: path.to_owned() };
+        });
+        let opened = Self { file, _name: name, path: path.to_owned(), _ticket: ticket };
         if rc == ffi::SQLITE_OK as i32 { Ok(opened) } else { Err(opened.error("open", rc)) }
     }
 
@@ -80,7 +88,9 @@ impl BaseFile {
         let rc = unsafe { read(self.raw(), buffer.as_mut_ptr().cast::<c_void>(), buffer.len() as i32, offset as i64) };
         match rc {
             0 => Ok(true),
-            rc if rc == (ffi::SQLITE_IOERR | 2 << 8) as i32 => Ok(false),
+            // Zeros where there is something would be shipped as if they were the page.
+            SHORT_READ if self.size()? >= offset.saturating_add(buffer.len() as u64) => Err(self.error("read", rc)),
+            SHORT_READ => Ok(false),
             rc => Err(self.error("read", rc)),
         }
     }
@@ -106,6 +116,19 @@ impl BaseFile {
         }
     }
 
+    /// Whether a connection holds a lock on the database, of this process or another. One in WAL mode does from its
+    /// first read on, one in rollback mode only while it reads or writes. For a moment all others are locked out.
+    pub fn is_locked(&self) -> bool {
+        let Some((lock, unlock)) = self.methods().and_then(|m| m.xLock.zip(m.xUnlock)) else { return false };
+        // SAFETY: the file is open. SQLite itself goes from SHARED to EXCLUSIVE when it rolls a journal back.
+        unsafe {
+            let free = lock(self.raw(), ffi::SQLITE_LOCK_SHARED as i32) == 0
+                && lock(self.raw(), ffi::SQLITE_LOCK_EXCLUSIVE as i32) == 0;
+            unlock(self.raw(), ffi::SQLITE_LOCK_NONE as i32);
+            !free
+        }
+    }
+
     /// Whether the file was renamed or removed since it was opened; `false` where the VFS cannot tell.
     pub fn has_moved(&self) -> bool {
         let Some(control) = self.methods().and_then(|m| m.xFileControl) else { return false };
@@ -122,7 +145,7 @@ impl Drop for BaseFile {
     fn drop(&mut self) {
         if let Some(close) = self.methods().and_then(|m| m.xClose) {
             // SAFETY: the file is open, and nobody uses it after this.
-            unsafe { close(self.raw()) };
+            unforked(|| unsafe { close(self.raw()) });
         }
     }
 }

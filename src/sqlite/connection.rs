@@ -45,9 +45,38 @@ impl Connection {
         unsafe { call!(get_autocommit(self.0)) == 0 }
     }
 
-    /// Whether the host is built with threads.
-    pub fn is_threadsafe(self) -> Result<bool> {
-        Ok(self.query("SELECT sqlite_compileoption_used('THREADSAFE=0')")? == ["0"])
+    /// Refuses a host whose SQLite has no mutexes (P33). `sqlite3_threadsafe` says 1 also after
+    /// `sqlite3_config(SQLITE_CONFIG_SINGLETHREAD)`; a connection that asks for a mutex has one or not.
+    pub fn need_mutexes() -> Result<()> {
+        let mut db = std::ptr::null_mut();
+        let flags = ffi::SQLITE_OPEN_READWRITE | ffi::SQLITE_OPEN_CREATE | ffi::SQLITE_OPEN_FULLMUTEX;
+        // SAFETY: a new connection, used by this thread only and closed before the return.
+        let (rc, has_mutex) = unsafe {
+            let rc = call!(open_v2(c":memory:".as_ptr(), &mut db, flags as c_int, std::ptr::null()));
+            let has_mutex = rc == 0 && !call!(db_mutex(db)).is_null();
+            call!(close_v2(db));
+            (rc, has_mutex)
+        };
+        match (rc, has_mutex) {
+            (0, true) => Ok(()),
+            (0, false) => Err(Error::invalid(
+                "this SQLite has no mutexes (SQLITE_CONFIG_SINGLETHREAD, or SQLITE_THREADSAFE=0), which replication \
+                 needs: it reads the database on threads of its own",
+            )),
+            _ => Err(sql_error(rc, "open :memory:")),
+        }
+    }
+
+    /// Whether another connection uses the page cache of one of this one's databases (`cache=shared`): of such a cache,
+    /// each has its part only.
+    fn shares_its_cache(self) -> bool {
+        let used = |op: u32| {
+            let (mut now, mut highest) = (0, 0);
+            // SAFETY: the connection is open.
+            unsafe { call!(db_status(self.0, op as c_int, &mut now, &mut highest, 0)) };
+            now
+        };
+        used(ffi::SQLITE_DBSTATUS_CACHE_USED) != used(ffi::SQLITE_DBSTATUS_CACHE_USED_SHARED)
     }
 
     /// Runs one statement and gives the first column of its rows as text.
@@ -102,13 +131,24 @@ impl Connection {
 
     /// Puts taps on the schema's open database and WAL files, if they have none (P14).
     /// Whether the database file had none.
+    ///
+    /// # Errors
+    /// A cache that is shared: the files are then used under the mutex of the cache, which we cannot hold.
     pub fn adopt(self, schema: &str, observer: &Arc<dyn Observer>) -> Result<bool> {
         let database = self.file(schema, ffi::SQLITE_FCNTL_FILE_POINTER)?;
         let wal = self.file(schema, ffi::SQLITE_FCNTL_JOURNAL_POINTER)?;
+        // SAFETY: the connection has the database open; a file that is not open has no methods.
+        let is_new = unsafe { !database.is_null() && !(*database).pMethods.is_null() && !is_tapped(database) };
+        if is_new && self.shares_its_cache() {
+            return Err(Error::invalid(
+                "this connection was opened before the extension was loaded, and shares its cache with another \
+                 (cache=shared): close one of them, or load the extension before they are opened",
+            ));
+        }
         let mut adopted = false;
         for (file, role) in [(database, TapRole::Database), (wal, TapRole::Wal)] {
             // SAFETY: the pointers are this connection's files, which no other thread uses: the call came with the
-            // connection's mutex held. A file that is not open has no methods.
+            // connection's mutex held, and its cache is its own. A file that is not open has no methods.
             unsafe {
                 if !file.is_null() && !(*file).pMethods.is_null() && !is_tapped(file) {
                     tap(file, role, Arc::clone(observer));

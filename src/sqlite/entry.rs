@@ -7,7 +7,6 @@ use crate::panic::{guard, silence};
 use sqlite_loadable::entrypoints::register_entrypoint_load_permanently;
 use sqlite3ext_sys as ffi;
 use std::ffi::{c_char, c_int};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 const OK_LOAD_PERMANENTLY: c_int = 256;
 
@@ -57,12 +56,9 @@ fn check_host(db: Connection) -> Result<()> {
     Ok(())
 }
 
-/// Functions are defined on every connection that is opened from now on.
+/// Functions are defined on every connection that is opened from now on. Told at each load: `sqlite3_shutdown` forgets
+/// it, and SQLite takes it once only (P33).
 fn register_for_later_connections() -> Result<()> {
-    static DONE: AtomicBool = AtomicBool::new(false);
-    if DONE.swap(true, Ordering::SeqCst) {
-        return Ok(());
-    }
     type Plain = unsafe extern "C" fn();
     type Entry = unsafe extern "C" fn(*mut ffi::sqlite3, *mut *mut c_char, *const ffi::sqlite3_api_routines) -> c_int;
     let entry: Entry = later_connection;

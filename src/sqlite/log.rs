@@ -5,8 +5,8 @@
 //! Architecture invariant: nobody logs under the capture lock, for a host's logger may be slow.
 
 use super::api;
+use crate::lock::{Mutex, PerProcess};
 use ::log::{Level, LevelFilter, Log, Metadata, Record};
-use parking_lot::Mutex;
 use sqlite3ext_sys as ffi;
 use std::ffi::c_int;
 use std::time::{Duration, Instant};
@@ -49,9 +49,9 @@ impl Pace {
     }
 }
 
-struct HostLog(Mutex<Pace>);
+struct HostLog(PerProcess<Mutex<Pace>>);
 
-static HOST_LOG: HostLog = HostLog(Mutex::new(Pace(Vec::new())));
+static HOST_LOG: HostLog = HostLog(PerProcess::new());
 
 /// Sends the facade's messages to the host. Later calls change nothing.
 pub fn log_to_host() {
@@ -76,13 +76,10 @@ impl Log for HostLog {
             _ => ffi::SQLITE_NOTICE,
         };
         let mut text = format!("litestream: {}", record.args());
-        // In a child forked at a bad moment the lock is never free.
-        if let Some(mut pace) = self.0.try_lock_for(Duration::from_millis(100)) {
-            match pace.take(&text, Instant::now()) {
-                None => return,
-                Some(0) => {}
-                Some(times) => text = format!("{text} ({times} more since this was last said)"),
-            }
+        match self.0.get().lock().take(&text, Instant::now()) {
+            None => return,
+            Some(0) => {}
+            Some(times) => text = format!("{text} ({times} more since this was last said)"),
         }
         // A panic must not leave a logger.
         let _ = crate::panic::guard(|| api::log(code as c_int, &text));

@@ -11,7 +11,8 @@ mod api;
 mod base_file;
 mod connection;
 mod entry;
-mod leak;
+mod fork;
+mod lifetime;
 mod log;
 mod scalar;
 mod shim;
@@ -21,7 +22,7 @@ mod tap;
 
 pub use base_file::{BaseFile, FileRole};
 pub use connection::Connection;
-pub use leak::{leak_into, leaked};
+pub use lifetime::{define_constant, has_connections, listen};
 pub use log::log_to_host;
 pub use scalar::{Function, Value, define_function};
 pub use shim::{BaseVfs, Shim, install as install_shim};

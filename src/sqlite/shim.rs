@@ -15,6 +15,11 @@ const VFS_NAME_C: &std::ffi::CStr = c"litestream-primary";
 
 /// Who is told of files that are opened through the shim.
 pub trait Shim: Send + Sync {
+    /// A database is about to be opened by a URI with these parameters; `path` is its full path.
+    ///
+    /// # Errors
+    /// The open fails with SQLITE_CANTOPEN, for the reason that stands in `sqlite3_log`.
+    fn opening(&self, path: &str, parameters: &[(String, String)]) -> Result<()>;
     /// A database was opened; `path` is its full path. Who listens to it?
     fn database_opened(&self, path: &str) -> Option<Arc<dyn Observer>>;
     /// The WAL of the database at `database` was opened.
@@ -98,6 +103,13 @@ pub fn install(shim: Arc<dyn Shim>) -> Result<BaseVfs> {
         if base.is_null() {
             return Err(Error::invalid("this SQLite has no default VFS"));
         }
+        // SAFETY: the name is terminated.
+        if unsafe { !call!(vfs_find(VFS_NAME_C.as_ptr())).is_null() } {
+            return Err(Error::invalid(
+                "another copy of liblitestream is loaded in this process, from another file: two of them would ship the \
+                 same database twice; load the one that is there",
+            ));
+        }
         // SAFETY: the base VFS is static; the copy is changed before anybody sees it.
         let mut vfs = unsafe { copy_vfs(base) };
         vfs.pNext = std::ptr::null_mut();
@@ -156,6 +168,12 @@ unsafe extern "C" fn x_open(
 ) -> c_int {
     // SAFETY: called by SQLite with xOpen's arguments; the shim's file object is the base's.
     unsafe {
+        if let Err(error) = by_uri(name, flags as u32) {
+            let _ = guard(|| super::api::log(ffi::SQLITE_CANTOPEN as c_int, &format!("litestream: {error}")));
+            // Nothing was opened, so there is nothing to close.
+            (*file).pMethods = std::ptr::null();
+            return ffi::SQLITE_CANTOPEN as c_int;
+        }
         let base = BaseVfs((*vfs).pAppData.cast());
         let rc = base.open(name, file, flags, out);
         let role = match flags as u32 {
@@ -177,6 +195,30 @@ unsafe extern "C" fn x_open(
             tap(file, role, observer);
         }
         rc
+    }
+}
+
+/// Tells the shim of a database that is about to be opened by a URI with parameters.
+unsafe fn by_uri(name: *const c_char, flags: u32) -> Result<()> {
+    let wanted = ffi::SQLITE_OPEN_MAIN_DB | ffi::SQLITE_OPEN_URI;
+    let (Some(registered), false) = (REGISTERED.get(), name.is_null()) else { return Ok(()) };
+    if flags & wanted != wanted {
+        return Ok(());
+    }
+    // SAFETY: the name of a main database that was opened by URI has its parameters behind it; the texts are SQLite's.
+    let (path, parameters) = unsafe {
+        let mut parameters = Vec::new();
+        let mut key = call!(uri_key(name, 0));
+        while !key.is_null() {
+            let value = call!(uri_parameter(name, key));
+            parameters.push((super::api::text_of(key), super::api::text_of(value)));
+            key = call!(uri_key(name, parameters.len() as c_int));
+        }
+        (std::ffi::CStr::from_ptr(name), parameters)
+    };
+    match path.to_str() {
+        Ok(path) if !parameters.is_empty() => guard(|| registered.shim.opening(path, &parameters))?,
+        _ => Ok(()),
     }
 }
 

@@ -33,6 +33,8 @@ pub trait Observer: Send + Sync {
     /// Told under the lock, so in the order of commits. Whether it is news with content, for which `wake` is to be
     /// called once the lock is given back.
     fn published(&self, header: &WalIndexHeader) -> bool;
+    /// The connection holds a read lock for the first time, and this is what is published.
+    fn reading(&self, header: &WalIndexHeader);
     /// There is something to capture.
     fn wake(&self);
     /// WAL content is about to be destroyed: all that is published must be captured before this returns (P3).
@@ -69,6 +71,8 @@ struct Tap {
     shm: *const u8,
     /// Read locks that the connection holds. In normal mode it has one at COMMIT_PHASETWO; an exclusive one takes none.
     read_locks: u32,
+    /// `reading` was told.
+    told_reading: bool,
     /// It holds the read locks of a restart (P3 a).
     holds_restart_locks: bool,
     role: TapRole,
@@ -158,6 +162,7 @@ pub(super) unsafe fn tap(file: *mut ffi::sqlite3_file, role: TapRole, observer: 
         observer,
         shm: std::ptr::null(),
         read_locks: 0,
+        told_reading: false,
         holds_restart_locks: false,
         role,
     });
@@ -327,6 +332,9 @@ unsafe extern "C" fn x_shm_lock(file: *mut ffi::sqlite3_file, offset: c_int, n: 
             tap.read_locks = tap.read_locks.saturating_sub(1);
         } else if rc == 0 {
             tap.read_locks += 1;
+            if !tap.told_reading && tap.observer.is_active() {
+                tell_reading(tap);
+            }
         }
         return rc;
     }
@@ -371,6 +379,14 @@ unsafe extern "C" fn x_shm_lock(file: *mut ffi::sqlite3_file, offset: c_int, n: 
     rc
 }
 
+/// A primary may have begun without a connection, by which it would know what is published. Under a read lock the
+/// wal-index is valid, after SQLite's recovery if there had to be one (P2).
+fn tell_reading(tap: &mut Tap) {
+    if let Some(header) = tap.header() {
+        tap.told_reading = guard(|| tap.observer.reading(&header)).is_ok();
+    }
+}
+
 unsafe extern "C" fn x_shm_unmap(file: *mut ffi::sqlite3_file, delete: c_int) -> c_int {
     // SAFETY: called by SQLite on a tapped file.
     unsafe {
@@ -383,6 +399,7 @@ unsafe extern "C" fn x_shm_unmap(file: *mut ffi::sqlite3_file, delete: c_int) ->
             });
         }
         tap.shm = std::ptr::null();
+        tap.told_reading = false;
         match tap.base().xShmUnmap {
             Some(unmap) => unmap(file, delete),
             None => 0,

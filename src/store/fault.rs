@@ -2,7 +2,7 @@
 
 use super::{Counters, ETag, Entry, Metadata, Object, Put, Store, Upload};
 use crate::error::{Error, Result};
-use parking_lot::{Condvar, Mutex};
+use crate::lock::{Condvar, Mutex};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -225,6 +225,9 @@ impl Store for FaultStore {
     }
     fn copy(&self, from: &str, to: &str, metadata: &Metadata) -> Result<Put> {
         self.pass(Call::Copy, to, |s| s.copy(from, to, metadata))
+    }
+    fn prove_conditions(&self) -> Result<()> {
+        self.inner.prove_conditions()
     }
     fn sweep(&self) -> Result<usize> {
         self.inner.sweep()

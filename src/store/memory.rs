@@ -4,8 +4,8 @@ use super::names::{check_key, check_metadata, sorted};
 use super::tally::Tally;
 use super::{Counters, ETag, Entry, Metadata, Object, Put, Store, Upload};
 use crate::error::{Error, Result};
+use crate::lock::Mutex;
 use crate::time::Timestamp;
-use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -162,10 +162,6 @@ impl Store for MemoryStore {
     fn copy(&self, from: &str, to: &str, metadata: &Metadata) -> Result<Put> {
         let kept = self.find(from)?.ok_or_else(|| super::no_object(self.url(), from))?;
         self.write(to, &kept.bytes, metadata, If::Absent)
-    }
-
-    fn sweep(&self) -> Result<usize> {
-        Ok(0)
     }
 
     fn clock_offset_ms(&self) -> i64 {

@@ -155,9 +155,16 @@ pub trait Store: Send + Sync {
     fn delete(&self, key: &str) -> Result<()>;
     /// Copies within the store, metadata given anew; refused if the target exists, where the store can tell.
     fn copy(&self, from: &str, to: &str, metadata: &Metadata) -> Result<Put>;
+    /// Proves that creations are refused where an object is (P29), or that nobody asks for that. Every creation does the
+    /// same before; here it is said early.
+    fn prove_conditions(&self) -> Result<()> {
+        Ok(())
+    }
     /// Removes what writers that died left unfinished: multipart uploads, temporary files. Only what is older than a day,
     /// so that nobody's work of today is lost, a primary's that starts elsewhere in this moment included. Says how much.
-    fn sweep(&self) -> Result<usize>;
+    fn sweep(&self) -> Result<usize> {
+        Ok(0)
+    }
     /// The store's clock minus ours, in milliseconds, as of its last answer (P22); 0 where the clock is ours.
     fn clock_offset_ms(&self) -> i64;
     /// What the last attempt failed of, and when, while its call is being repeated inside the store.

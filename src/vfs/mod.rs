@@ -1,3 +1,4 @@
 //! Glue between SQLite's files and the primary. (The replica's VFS follows.)
 
+mod by_uri;
 pub mod primary;

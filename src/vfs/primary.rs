@@ -1,20 +1,22 @@
 //! The databases that are open in this process, which of them are replicated, and what their taps tell.
 
+use super::by_uri::{self, Wanted};
 use crate::config::Options;
 use crate::error::{Error, Kind, Result};
+use crate::lock::{Mutex, PerProcess, RwLock};
 use crate::ltx::PageSize;
 use crate::replica::Listing;
 use crate::sqlite::{
     BaseFile, BaseVfs, Connection, FileRole, Observer, PragmaAnswer, Shim, WalIndexHeader, install_shim,
 };
-use crate::store::Store;
+use crate::store::{self, Limits, Store};
 use crate::wal::{FrameHeader, IndexHeader, Salts, WAL_HEADER_SIZE};
 use crate::writer::{self, DatabaseFile, Files, Parts, Pools, Primary, Status};
-use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 static BASE: OnceLock<BaseVfs> = OnceLock::new();
 
@@ -26,29 +28,27 @@ struct Process {
     pools: Pools,
 }
 
-static PROCESS: AtomicPtr<Process> = AtomicPtr::new(std::ptr::null_mut());
+static PROCESS: PerProcess<Process> = PerProcess::new();
 
-fn process() -> &'static Process {
-    let pid = std::process::id();
-    // A leaked box is a reference that lives as long as the process, kept where a forked child can tell its age.
-    let current = crate::sqlite::leaked(&PROCESS);
-    match current {
-        Some(process) if process.pid == pid => process,
-        _ => crate::sqlite::leak_into(
-            &PROCESS,
-            current,
-            Process { pid, databases: Mutex::default(), pools: Pools::new() },
-        ),
+impl Default for Process {
+    fn default() -> Self {
+        Self { pid: std::process::id(), databases: Mutex::default(), pools: Pools::new() }
     }
 }
 
+fn process() -> &'static Process {
+    PROCESS.get()
+}
+
 /// One database file, by its full path, from its first open on.
-struct Database {
-    path: String,
+pub(super) struct Database {
+    pub(super) path: String,
     pid: u32,
-    connections: AtomicUsize,
+    pub(super) connections: AtomicUsize,
     /// Held while replication is started or stopped.
-    control: Mutex<()>,
+    pub(super) control: Mutex<()>,
+    /// The replica that a URI named.
+    pub(super) wanted: Mutex<Option<Wanted>>,
     active: AtomicBool,
     primary: RwLock<Option<Arc<Primary>>>,
     /// P4: the last commit frame that was written to the WAL, for a connection without shared memory.
@@ -65,14 +65,14 @@ struct Exclusive {
 
 impl Database {
     /// The primary, unless this is a forked child: it never ships.
-    fn primary(&self) -> Option<Arc<Primary>> {
+    pub(super) fn primary(&self) -> Option<Arc<Primary>> {
         if self.pid != std::process::id() {
             return None;
         }
         self.primary.read().clone()
     }
 
-    fn set_primary(&self, primary: Option<Arc<Primary>>) {
+    pub(super) fn set_primary(&self, primary: Option<Arc<Primary>>) {
         self.active.store(primary.is_some(), Ordering::Release);
         *self.primary.write() = primary;
     }
@@ -102,6 +102,12 @@ impl Observer for Database {
         match (self.primary(), IndexHeader::parse(header)) {
             (Some(primary), Some(header)) => primary.published(&header),
             _ => false,
+        }
+    }
+
+    fn reading(&self, header: &WalIndexHeader) {
+        if let (Some(primary), Some(header)) = (self.primary(), IndexHeader::parse(header)) {
+            primary.reading(&header);
         }
     }
 
@@ -230,9 +236,9 @@ impl Database {
 }
 
 /// Opens the files of a database through the base VFS.
-struct BaseFiles {
-    vfs: BaseVfs,
-    path: String,
+pub(super) struct BaseFiles {
+    pub(super) vfs: BaseVfs,
+    pub(super) path: String,
 }
 
 impl Files for BaseFiles {
@@ -241,6 +247,9 @@ impl Files for BaseFiles {
     }
     fn open_wal(&self) -> Result<Box<dyn DatabaseFile>> {
         Ok(Box::new(BaseFile::open(self.vfs, &format!("{}-wal", self.path), FileRole::Wal)?))
+    }
+    fn may_be_opened(&self) -> bool {
+        crate::sqlite::has_connections()
     }
 }
 
@@ -262,6 +271,10 @@ impl DatabaseFile for BaseFile {
 struct PrimaryShim;
 
 impl Shim for PrimaryShim {
+    fn opening(&self, path: &str, parameters: &[(String, String)]) -> Result<()> {
+        by_uri::opening(path, parameters)
+    }
+
     fn database_opened(&self, path: &str) -> Option<Arc<dyn Observer>> {
         let database = database(path);
         if database.connections.fetch_add(1, Ordering::AcqRel) == 0
@@ -274,6 +287,7 @@ impl Shim for PrimaryShim {
 
     fn wal_opened(&self, path: &str) -> Option<Arc<dyn Observer>> {
         let database = database(path);
+        by_uri::wal_opened(&database);
         if let Some(primary) = database.primary() {
             primary.wal_opened();
         }
@@ -282,7 +296,7 @@ impl Shim for PrimaryShim {
 }
 
 /// The entry of a database; made when it is first opened.
-fn database(path: &str) -> Arc<Database> {
+pub(super) fn database(path: &str) -> Arc<Database> {
     let process = process();
     let mut databases = process.databases.lock();
     let database = databases.entry(path.to_owned()).or_insert_with(|| {
@@ -291,6 +305,7 @@ fn database(path: &str) -> Arc<Database> {
             pid: process.pid,
             connections: AtomicUsize::new(0),
             control: Mutex::new(()),
+            wanted: Mutex::new(None),
             active: AtomicBool::new(false),
             primary: RwLock::new(None),
             exclusive: Mutex::default(),
@@ -306,7 +321,12 @@ pub fn install() -> Result<()> {
     Ok(())
 }
 
-fn base() -> Result<BaseVfs> {
+/// The threads of this process.
+pub(super) fn pools() -> Pools {
+    process().pools.clone()
+}
+
+pub(super) fn base() -> Result<BaseVfs> {
     BASE.get().copied().ok_or_else(|| Error::bug("the shim is not installed"))
 }
 
@@ -320,21 +340,43 @@ pub fn is_open(path: &str) -> bool {
     process().databases.lock().get(path).is_some_and(|d| d.connections.load(Ordering::Acquire) > 0)
 }
 
+/// Whether a connection of any process has a lock on the database, whoever opened it.
+pub fn is_locked(path: &str) -> bool {
+    // A file that is not there, or cannot be opened, is for the restore to judge.
+    std::path::Path::new(path).is_file()
+        && base().and_then(|base| BaseFile::open(base, path, FileRole::Database)).is_ok_and(|file| file.is_locked())
+}
+
+/// The process has its first connection, or has none any more (P33).
+pub fn connections_changed(open: bool) {
+    let primaries: Vec<_> = process().databases.lock().values().filter_map(|d| d.primary()).collect();
+    for primary in primaries {
+        if open { primary.resume() } else { primary.rest() }
+    }
+}
+
 /// The primary of a database, if it has one.
 pub fn find(path: &str) -> Option<Arc<Primary>> {
     let database = process().databases.lock().get(path).cloned()?;
     database.primary()
 }
 
-/// A row of `litestream_status` for each primary, by path.
+/// A row of `litestream_status` for each database that has a primary or is to have one, by path.
 pub fn statuses() -> Vec<Status> {
-    let primaries: Vec<_> = process().databases.lock().values().filter_map(|d| d.primary()).collect();
-    primaries.iter().map(|p| p.status()).collect()
+    let databases: Vec<_> = process().databases.lock().values().cloned().collect();
+    let status = |database: &Arc<Database>| match database.primary() {
+        Some(primary) => Some(primary.status()),
+        None => by_uri::status(&database.path, &database.wanted),
+    };
+    databases.iter().filter_map(status).collect()
 }
 
 /// Stops a primary and forgets it.
 pub fn stop(path: &str, cancelled: &dyn Fn() -> bool) -> Result<Option<crate::ltx::Txid>> {
     let database = process().databases.lock().get(path).cloned();
+    if let Some(database) = &database {
+        *database.wanted.lock() = None;
+    }
     let Some((database, primary)) = database.and_then(|d| d.primary().map(|p| (d, p))) else {
         return Err(Error::new(Kind::NotFound, format!("{path} is not replicated by this process")));
     };
@@ -348,6 +390,19 @@ pub fn stop(path: &str, cancelled: &dyn Fn() -> bool) -> Result<Option<crate::lt
 pub struct Stores {
     pub prove: Arc<dyn Store>,
     pub ship: Arc<dyn Store>,
+}
+
+/// How long the user waits for the first answer of a store.
+const PROVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Stores {
+    /// No I/O yet.
+    pub fn open(url: &str) -> Result<Self> {
+        let limits = Limits { overall_timeout: PROVE_TIMEOUT, request_timeout: PROVE_TIMEOUT, ..Limits::default() };
+        let background = store::Options { limits: Limits::of_background(), ..store::Options::default() };
+        let prove = store::open_with(url, &store::Options { limits, ..store::Options::default() })?;
+        Ok(Self { prove, ship: store::open_with(url, &background)? })
+    }
 }
 
 /// Starts replicating a schema of an open connection, which is adopted if it was opened before the shim (P14).
@@ -417,7 +472,7 @@ fn start(
         connection.query(&format!("PRAGMA {}.wal_checkpoint(TRUNCATE)", quoted(schema)))?;
     }
     let files = Arc::new(BaseFiles { vfs: base()?, path: path.to_owned() });
-    let pools = process().pools.clone();
+    let pools = pools();
     Primary::start_new(Parts { path: PathBuf::from(path), store, files, options, page_size, published, listing, pools })
 }
 

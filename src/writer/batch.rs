@@ -104,10 +104,11 @@ impl PageStore {
         let size = self.page_size.bytes();
         if slot < self.memory_slots {
             let at = slot as usize * size;
-            if self.memory.len() < at + size {
-                self.memory.resize(at + size, 0);
+            if at == self.memory.len() {
+                self.memory.extend_from_slice(page);
+            } else {
+                self.memory[at..at + size].copy_from_slice(page);
             }
-            self.memory[at..at + size].copy_from_slice(page);
             return Ok(());
         }
         let at = u64::from(slot - self.memory_slots) * size as u64;

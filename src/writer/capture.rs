@@ -19,7 +19,7 @@ use std::time::Instant;
 /// Pages that an image saves for one write; a truncation that endangers more begins the image again.
 const SAVED_AT_ONCE: usize = 1024;
 /// Bytes of WAL read at once.
-const CHUNK: usize = 256 << 10;
+const CHUNK: usize = 64 << 10;
 
 /// A place in the WAL up to which everything is captured. It proves itself: the frame before it must have these salts
 /// and this running checksum (P7).
@@ -250,7 +250,7 @@ impl Capture {
     /// Reads frames up to the published end into the batch; `false` if they are not a chain that ends there.
     fn read_frames(&mut self, position: &mut Position, published: &IndexHeader, big_endian: bool) -> Result<bool> {
         let frame_size = FRAME_HEADER_SIZE as usize + self.page_size.bytes();
-        let at_once = (CHUNK / frame_size).max(1);
+        let at_once = (CHUNK / frame_size).clamp(1, (published.max_frame - position.frame).max(1) as usize);
         let mut chunk = vec![0; at_once * frame_size];
         while position.frame < published.max_frame {
             let count = at_once.min((published.max_frame - position.frame) as usize);

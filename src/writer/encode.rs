@@ -134,11 +134,15 @@ impl Primary {
     /// P8: what is captured is on disk before its LTX file can be seen. Through handles of its own, so that no barrier
     /// waits for the disk.
     pub(super) fn sync_source(&self, restarted: bool) -> Result<()> {
-        let wal = self.files.open_wal();
-        let in_wal = wal.is_ok();
-        let synced = wal
-            .map_or(Ok(()), |wal| wal.sync())
-            .and_then(|()| if restarted || !in_wal { self.files.open_database()?.sync() } else { Ok(()) });
+        let wal = match self.files.open_wal() {
+            // One that is there and cannot be opened cannot be synced.
+            Err(error) if self.wal_has_content() => Err(error),
+            wal => Ok(wal.ok()),
+        };
+        let synced = wal.and_then(|wal| {
+            wal.as_ref().map_or(Ok(()), |wal| wal.sync())?;
+            if restarted || wal.is_none() { self.files.open_database()?.sync() } else { Ok(()) }
+        });
         synced.context("the database could not be synced before shipping (P8)")
     }
 

@@ -1,6 +1,7 @@
 //! The database and its WAL, as this layer reads them: through handles that take no locks (P9).
 
 use crate::error::Result;
+use crate::ltx::PageSize;
 
 /// An open file of the database. Used by one thread at a time.
 pub trait DatabaseFile: Send {
@@ -20,4 +21,17 @@ pub trait Files: Send + Sync {
     fn open_database(&self) -> Result<Box<dyn DatabaseFile>>;
     /// Its WAL.
     fn open_wal(&self) -> Result<Box<dyn DatabaseFile>>;
+    /// Whether files may be opened now: a thread of ours calls nothing of SQLite while no connection is open (P33).
+    fn may_be_opened(&self) -> bool;
+}
+
+/// Where the page size stands in a database's header (SQLite's fileformat, section 1.3).
+const PAGE_SIZE_AT: usize = 16;
+
+/// The page size that a database file names; `None` if it has no header, or no sound one.
+pub fn page_size_of(database: &dyn DatabaseFile) -> Result<Option<PageSize>> {
+    let mut header = [0; PAGE_SIZE_AT + 2];
+    let whole = database.read_at(&mut header, 0)?;
+    let size = PageSize::from_u16(u16::from_be_bytes([header[PAGE_SIZE_AT], header[PAGE_SIZE_AT + 1]]));
+    Ok(size.ok().filter(|_| whole))
 }

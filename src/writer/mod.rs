@@ -45,6 +45,6 @@ mod tasks;
 mod tests;
 mod told;
 
-pub use files::{DatabaseFile, Files};
+pub use files::{DatabaseFile, Files, page_size_of};
 pub use pool::Pools;
-pub use primary::{Parts, Primary, Status, prove};
+pub use primary::{Parts, Primary, State, Status, prove};

@@ -4,12 +4,13 @@
 use super::batch::PageStore;
 use super::capture::{Capture, Captured};
 use super::encode::{Content, Into, PAGES_PER_LOCK, Work};
+use super::files::page_size_of;
 use super::image::Image;
 use super::primary::{Phase, Primary};
-use super::ship::{ONE_REQUEST, UploadWriter};
+use super::ship::{FROM_MEMORY, UploadWriter};
 use super::sums::Sums;
 use crate::error::{Error, Kind, Result};
-use crate::ltx::{Encoder, Header, Pgno, Txid, TxidRange, WalSpan, page_checksum};
+use crate::ltx::{Encoder, Header, PageSize, Pgno, Txid, TxidRange, WalSpan, page_checksum};
 use crate::store::Put;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -33,6 +34,7 @@ impl Primary {
     pub(super) fn run_phase(&self) -> Result<bool> {
         let done = match self.phase() {
             Phase::Running => Ok(true),
+            Phase::Decide => self.decide(),
             Phase::FirstImage => self.first_image(),
             Phase::Heal => self.heal(),
             Phase::Scan => self.scan(),
@@ -57,6 +59,13 @@ impl Primary {
         if header.is_none() && self.wal_has_content() {
             return Ok(None);
         }
+        let found = match header.filter(|h| h.max_frame > 0) {
+            Some(header) => Some(header.page_size),
+            None => page_size_of(capture.database()?)?,
+        };
+        if let Some(found) = found.filter(|found| *found != self.page_size()) {
+            return Err(self.other_page_size(found));
+        }
         if !capture.rebase(header.as_ref())? {
             return Err(Error::new(Kind::Unavailable, "the WAL is not what was published; it is read again"));
         }
@@ -67,8 +76,22 @@ impl Primary {
         Ok(Some(begin(&mut capture)))
     }
 
+    fn other_page_size(&self, found: PageSize) -> Error {
+        Error::new(
+            Kind::Diverged,
+            format!(
+                "{} has pages of {} bytes now, the replica {} of {}: SELECT litestream_stop(), and replicate it to an \
+                 empty URL",
+                self.path.display(),
+                found.get(),
+                self.url(),
+                self.page_size().get()
+            ),
+        )
+    }
+
     /// P2: a WAL whose published end is not known is not read.
-    fn wal_has_content(&self) -> bool {
+    pub(super) fn wal_has_content(&self) -> bool {
         let mut name = self.path.clone().into_os_string();
         name.push("-wal");
         std::fs::metadata(name).is_ok_and(|m| m.len() > 0)
@@ -121,7 +144,7 @@ impl Primary {
         // An LZ4 block may be a little larger than its page.
         let expected = u64::from(start.commit) * (u64::from(page_size.get()) * 256 / 255 + 64);
         let key = self.key(Txid::FIRST);
-        if expected > ONE_REQUEST {
+        if expected > FROM_MEMORY {
             self.sweep_once();
         }
         let upload = self.store.upload(&key, &self.metadata(timestamp, None), expected)?;
@@ -163,7 +186,8 @@ impl Primary {
     /// The replica was empty when this began, and is not any more.
     fn somebody_was_faster(&self, head: Txid) -> Result<bool> {
         let stored = self.stored_header(Txid::FIRST)?.ok_or_else(|| self.not_found_yet(&self.key(Txid::FIRST)))?;
-        let ours = stored.node == self.node;
+        // Of a former start, too: its attempt may have arrived late.
+        let ours = self.with_work(|work| Ok(work.record.nodes.contains(&stored.node)))?;
         if head != Txid::FIRST || !ours {
             return Err(self.created_by_another(&self.key(Txid::FIRST), Txid::FIRST));
         }

@@ -5,8 +5,8 @@
 //! them, and makes its own pool if it needs one.
 
 use crate::error::Result;
+use crate::lock::{Condvar, Mutex, MutexGuard};
 use crate::time::{Clock, SystemClock};
-use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
@@ -132,7 +132,7 @@ impl Pool {
             match queue.tasks.peek().map(|Reverse(task)| task.due) {
                 Some(due) if due <= now => {
                     if let Some(Reverse(task)) = queue.tasks.pop() {
-                        parking_lot::MutexGuard::unlocked(&mut queue, task.body);
+                        crate::lock::MutexGuard::unlocked(&mut queue, task.body);
                     }
                 }
                 Some(due) => {

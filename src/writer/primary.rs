@@ -8,17 +8,18 @@ use super::encode::Work;
 use super::files::Files;
 use super::pool::Pools;
 use super::spool::{FileIdentity, Record, Spool};
+use super::start::Start;
 use crate::config::Options;
 use crate::error::{Error, Result};
+use crate::lock::{Condvar, Mutex};
 use crate::ltx::{PageSize, Txid};
 use crate::replica::{Listing, Replica};
 use crate::store::{Counters, Store};
 use crate::time::Timestamp;
 use crate::wal::IndexHeader;
-use parking_lot::{Condvar, Mutex};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Bytes of shipped spool files that are kept, so that the checksum file is not written at each of them.
@@ -33,6 +34,8 @@ pub enum State {
     Running,
     /// The store is away, or the spool cannot be written; commits go on, attempts too.
     Retrying,
+    /// By URI: it begins when SQLite opens the WAL.
+    Waiting,
     /// Another primary's object was seen; nothing is shipped any more.
     Fenced,
     /// Something that does not pass by itself.
@@ -53,6 +56,7 @@ impl State {
             Self::Starting => "starting",
             Self::Running => "running",
             Self::Retrying => "retrying",
+            Self::Waiting => "waiting",
             Self::Fenced => "fenced",
             Self::Error => "error",
             Self::Stopped => "stopped",
@@ -63,6 +67,8 @@ impl State {
 /// What has to be done before batches can be shipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
+    /// Where to go on is to be found out, for a start that could not wait for the store.
+    Decide,
     /// TXID 1: every page.
     FirstImage,
     /// What differs from the newest TXID becomes the next (P12).
@@ -139,6 +145,12 @@ pub struct Primary {
     pub(super) stopped: AtomicBool,
     /// Somebody waits: the pace of P23 does not apply.
     pub(super) hurried: AtomicBool,
+    /// No connection of this process has the database open, so no handle of ours is kept longer than it is needed.
+    pub(super) unused: AtomicBool,
+    /// Counts the steps that ship, from 1.
+    pub(super) steps: AtomicU64,
+    /// The last of them that could do nothing before the next publication.
+    pub(super) stalled_step: AtomicU64,
     pub(super) next_object_at: Mutex<Instant>,
     /// The database file at its last close (P11).
     pub(super) closed: Mutex<Option<FileIdentity>>,
@@ -165,13 +177,45 @@ impl Primary {
     /// [`Kind::Diverged`](crate::error::Kind::Diverged) if database and replica do not belong together; those of the
     /// store and of the local file system.
     pub fn start_new(parts: Parts) -> Result<Arc<Self>> {
+        let (listing, published) = (parts.listing.clone(), parts.published);
+        let primary = Self::new(parts)?;
+        let start = primary.start(listing.as_ref(), published.as_ref())?;
+        primary.begin(start, listing.is_none())?;
+        Ok(Arc::new(primary))
+    }
+
+    /// As [`start_new`](Self::start_new), but waits for no store: where to go on is found out on a thread of ours, after
+    /// [`activated`](Self::activated). What is committed until then is found by comparing pages, or is still in the WAL.
+    /// `listing` and `published` are not looked at.
+    ///
+    /// # Errors
+    /// [`Kind::Busy`](crate::error::Kind::Busy) as above; those of the local file system.
+    pub fn start_later(parts: Parts) -> Result<Arc<Self>> {
+        let primary = Self::new(Parts { published: None, ..parts })?;
+        *primary.work.lock() = Some(primary.empty_work(None));
+        primary.set_phase(Phase::Decide);
+        Ok(Arc::new(primary))
+    }
+
+    /// Finds out where to go on. `false`: it must wait until it is known what is published (P2).
+    pub(super) fn decide(&self) -> Result<bool> {
+        let published = self.last_published().0;
+        if published.is_none() && self.wal_has_content() {
+            return Ok(false);
+        }
+        let listing = prove(&self.path, &self.store, &|| self.is_stopped())?;
+        let start = self.start(listing.as_ref(), published.as_ref())?;
+        self.begin(start, listing.is_none())?;
+        Ok(true)
+    }
+
+    fn new(parts: Parts) -> Result<Self> {
         let replica = Replica::new(Arc::clone(&parts.store));
-        let away = parts.listing.is_none();
         let spool = Spool::open(&parts.path)?;
         let directory = spool.path().to_owned();
         let now = parts.pools.clock.monotonic();
         let published = Published { header: parts.published, sequence: 1, oldest: None };
-        let primary = Self {
+        Ok(Self {
             capture: Mutex::new(Capture::new(Arc::clone(&parts.files), directory, parts.page_size)),
             path: parts.path,
             files: parts.files,
@@ -203,25 +247,30 @@ impl Primary {
             ship_due: Mutex::new(None),
             stopped: AtomicBool::new(false),
             hurried: AtomicBool::new(false),
+            unused: AtomicBool::new(false),
+            steps: AtomicU64::new(0),
+            stalled_step: AtomicU64::new(0),
             next_object_at: Mutex::new(now),
             closed: Mutex::new(None),
-        };
-        let mut start = primary.start(parts.listing.as_ref(), parts.published.as_ref())?;
-        primary.spool.write_record(&start.work.record)?;
-        {
-            let mut progress = primary.progress.lock();
-            progress.phase = start.phase;
-            progress.txid = start.work.head;
-            progress.durable =
-                start.work.head.filter(|_| start.work.staged.is_empty()).map(|t| (t, start.work.last_timestamp));
-            if !start.work.staged.is_empty() {
-                primary.published.lock().oldest = Some(now);
-            }
-            progress.state = if away { State::Retrying } else { State::Starting };
-        }
+        })
+    }
+
+    fn begin(&self, mut start: Start, away: bool) -> Result<()> {
         start.work.record.nodes.dedup();
-        *primary.work.lock() = Some(start.work);
-        Ok(Arc::new(primary))
+        self.spool.begin_record(&start.work.record)?;
+        let mut work = self.work.lock();
+        let mut progress = self.progress.lock();
+        progress.phase = start.phase;
+        progress.txid = start.work.head;
+        progress.durable =
+            start.work.head.filter(|_| start.work.staged.is_empty()).map(|t| (t, start.work.last_timestamp));
+        progress.state = if away { State::Retrying } else { State::Starting };
+        drop(progress);
+        if !start.work.staged.is_empty() {
+            self.published.lock().oldest.get_or_insert_with(|| self.now());
+        }
+        *work = Some(start.work);
+        Ok(())
     }
 
     /// The URL without credentials.
@@ -291,21 +340,18 @@ impl Primary {
     }
 }
 
-/// Proves URL, credentials and bucket by listing what the replica holds. `None`: the store is away, but there is a local
+/// Proves URL, credentials and bucket by listing what the replica holds, and that the store heeds conditions. `None`: the store is away, but there is a local
 /// record of this replica, with which a primary may start.
 ///
 /// # Errors
 /// Those of the store; [`Kind::Interrupted`](crate::error::Kind::Interrupted).
 pub fn prove(path: &Path, store: &Arc<dyn Store>, cancelled: &dyn Fn() -> bool) -> Result<Option<Listing>> {
-    match Replica::new(Arc::clone(store)).list_unless(cancelled) {
+    match Replica::new(Arc::clone(store)).prove_unless(cancelled) {
         Err(error) if error.is_retryable() && has_record(path, store.url()) => Ok(None),
         listing => listing.map(Some),
     }
 }
 
 fn has_record(path: &Path, url: &str) -> bool {
-    let record = std::fs::read(Spool::directory_of(path).join("record"))
-        .ok()
-        .and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok());
-    record.is_some_and(|r| r.url == url && r.txid().is_some())
+    Record::read(&Spool::directory_of(path)).is_some_and(|r| r.url == url && r.txid().is_some())
 }

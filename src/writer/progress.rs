@@ -3,9 +3,9 @@
 use super::capture::Captured;
 use super::primary::{Phase, Primary, Progress, State};
 use crate::error::{Error, Kind, Result};
+use crate::lock::MutexGuard;
 use crate::ltx::Txid;
 use crate::time::Timestamp;
-use parking_lot::MutexGuard;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -123,10 +123,10 @@ impl Primary {
             if self.now() >= deadline {
                 return Err(self.sync_timeout(&progress, timeout));
             }
-            self.pools.wait(&self.progressed, &mut progress, INTERRUPT_INTERVAL);
             if MutexGuard::unlocked(&mut progress, cancelled) {
                 return Err(Error::new(Kind::Interrupted, "interrupted"));
             }
+            self.pools.wait(&self.progressed, &mut progress, INTERRUPT_INTERVAL);
             // A step that began before the call may have ended without seeing it.
             if progress.failures == 0 {
                 MutexGuard::unlocked(&mut progress, || self.schedule_ship(self.now()));
@@ -152,8 +152,17 @@ impl Primary {
 
     /// Ships what there is, then leaves everything ready for the next start.
     pub(super) fn drain(self: &Arc<Self>, timeout: Duration, cancelled: &dyn Fn() -> bool) -> Result<Option<Txid>> {
-        let outcome = self.sync(timeout, cancelled);
+        // What cannot come is not waited for: a step that began after this found that SQLite must publish first, as of a
+        // database that is empty now, or whose WAL could not be recovered.
+        let begun = self.steps.load(Ordering::Acquire);
+        let stalled = || self.stalled_step.load(Ordering::Acquire) > begun;
+        let deadline = self.now() + timeout;
+        let outcome = self.sync(timeout, &|| cancelled() || stalled());
+        // The step under way, whose news this may have been, ends first: then nothing holds the files.
+        let _only_one = self.shipping.try_lock_for(deadline.saturating_duration_since(self.now()));
         let spooled = self.work.try_lock_for(timeout).map(|mut work| match work.as_mut() {
+            // What the record of a former start says is not known to be wrong yet.
+            Some(_) if self.phase() == Phase::Decide => Ok(()),
             Some(work) => {
                 if self.phase() == Phase::Running {
                     self.encode_rest(work)?;
@@ -172,6 +181,13 @@ impl Primary {
             }
             None => Ok(()),
         });
+        self.release_files();
+        spooled.unwrap_or(Ok(()))?;
+        outcome
+    }
+
+    /// Closes the handles of the database's files, unless something still has to be read through them.
+    pub(super) fn release_files(&self) {
         if let Some(mut capture) = self.capture.try_lock_for(self.options.barrier_timeout)
             && capture.batch.is_empty()
             && capture.frozen.is_none()
@@ -180,18 +196,21 @@ impl Primary {
         {
             capture.close_files();
         }
-        spooled.unwrap_or(Ok(()))?;
-        outcome
     }
 
     /// Drains, and stops shipping. What could not be shipped stays in the spool.
     pub fn stop(self: &Arc<Self>, cancelled: &dyn Fn() -> bool) -> Result<Option<Txid>> {
         let outcome = self.drain(self.options.close_timeout, cancelled);
+        self.abandon();
+        outcome
+    }
+
+    /// Stops shipping at once.
+    pub fn abandon(&self) {
         self.stopped.store(true, Ordering::Release);
         self.progress.lock().state = State::Stopped;
         self.progressed.notify_all();
         // The step that may still be running ends before the directory can be claimed anew.
         drop(self.shipping.try_lock_for(STEP_ENDS));
-        outcome
     }
 }

@@ -10,8 +10,9 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::sync::atomic::Ordering;
 
-/// A spool file up to this size is sent from memory in one request.
-pub(super) const ONE_REQUEST: u64 = 8 << 20;
+/// A spool file up to this size is sent from memory; a larger one as an upload, which needs no more memory than its
+/// store does.
+pub(super) const FROM_MEMORY: u64 = 1 << 20;
 
 /// What tells one object from another of the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,14 +30,14 @@ impl Primary {
         let mut file = File::open(&path).with_context(|| path.display().to_string())?;
         let size = file.metadata().with_context(|| path.display().to_string())?.len();
         let metadata = self.metadata(staged.timestamp, staged.rolling);
-        let put = if size <= ONE_REQUEST {
+        let put = if size <= FROM_MEMORY {
             let mut bytes = Vec::with_capacity(size as usize);
             file.read_to_end(&mut bytes).with_context(|| path.display().to_string())?;
             self.store.put_if_absent(&key, &bytes, &metadata)?
         } else {
             self.sweep_once();
             let mut upload = self.store.upload(&key, &metadata, size)?;
-            let mut buffer = vec![0; 1 << 20];
+            let mut buffer = vec![0; 256 << 10];
             loop {
                 let n = file.read(&mut buffer).with_context(|| path.display().to_string())?;
                 if n == 0 {

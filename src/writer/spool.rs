@@ -4,8 +4,8 @@
 //! Litestream takes the newest file of `ltx/0/` for its position, so that one is never removed.
 
 use crate::error::{Context, Error, Kind, Result};
+use crate::lock::{Mutex, PerProcess};
 use crate::ltx::{HEADER_SIZE, Header, Txid, TxidRange};
-use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, fcntl_lock};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
@@ -22,7 +22,8 @@ pub(super) fn random() -> Result<u64> {
     Ok(u64::from_ne_bytes(bytes))
 }
 
-/// Writes a file in place of the former one: whole or not at all.
+/// Writes a file in place of the former one: whole or not at all. If it is not `durable`, a power cut may leave the
+/// former one, none, or one with other content.
 pub(super) fn replace(path: &Path, durable: bool, write: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<()> {
     let name = || path.display().to_string();
     let temporary = path.with_extension("tmp");
@@ -31,12 +32,13 @@ pub(super) fn replace(path: &Path, durable: bool, write: impl FnOnce(&mut File) 
     if durable {
         file.sync_all().with_context(name)?;
     }
-    fs::rename(&temporary, path).with_context(name)
+    fs::rename(&temporary, path).with_context(name)?;
+    if durable { path.parent().map_or(Ok(()), sync_directory) } else { Ok(()) }
 }
 
-/// Makes names durable.
-fn sync_directory(path: &Path) -> Result<()> {
-    File::open(path).and_then(|d| d.sync_all()).with_context(|| path.display().to_string())
+/// Makes the names in a directory durable.
+fn sync_directory(directory: &Path) -> Result<()> {
+    File::open(directory).and_then(|d| d.sync_all()).with_context(|| directory.display().to_string())
 }
 
 /// What tells that a file is still the one it was (P11).
@@ -78,7 +80,11 @@ pub(super) struct RecordedPosition {
 }
 
 /// The local record: which replica this directory belongs to, and where capture stood when its newest LTX file was
-/// made. It is not synced: after a power cut it may be old, and then continuity is not proven, which is a gap.
+/// made.
+///
+/// It is written at each LTX file and not synced: after a power cut it may be old, and then continuity is not proven,
+/// which is a gap. But which incarnations are ours must not be forgotten: without it a database that goes on where its
+/// replica does not end is taken for another one's and refused. So the record of the start is kept, synced, beside it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Record {
     pub(super) url: String,
@@ -105,16 +111,16 @@ pub(super) struct Spool {
     _claim: Arc<File>,
 }
 
-/// The claims of this process, with the process that took them. Closing any descriptor of the file drops the lock, so a
+/// The claims of this process. Closing any descriptor of the file drops the lock, so a
 /// primary that begins while a stopped one still ends a request shares its descriptor.
-static CLAIMS: Mutex<Vec<(u32, PathBuf, Weak<File>)>> = Mutex::new(Vec::new());
+static CLAIMS: PerProcess<Mutex<Vec<Claim>>> = PerProcess::new();
+type Claim = (PathBuf, Weak<File>);
 
 fn claim(directory: &Path, database: &Path) -> Result<Arc<File>> {
-    let pid = std::process::id();
-    let mut claims = CLAIMS.lock();
-    claims.retain(|(_, _, claim)| claim.strong_count() > 0);
-    let held = claims.iter().find(|(owner, place, _)| *owner == pid && place == directory);
-    if let Some(claim) = held.and_then(|(_, _, claim)| claim.upgrade()) {
+    let mut claims = CLAIMS.get().lock();
+    claims.retain(|(_, claim)| claim.strong_count() > 0);
+    let held = claims.iter().find(|(place, _)| place == directory);
+    if let Some(claim) = held.and_then(|(_, claim)| claim.upgrade()) {
         return Ok(claim);
     }
     let path = directory.join("claim");
@@ -126,7 +132,7 @@ fn claim(directory: &Path, database: &Path) -> Result<Arc<File>> {
             format!("{} is replicated by another process already: one process ships a database", database.display()),
         )
     })?;
-    claims.push((pid, directory.to_owned(), Arc::downgrade(&file)));
+    claims.push((directory.to_owned(), Arc::downgrade(&file)));
     Ok(file)
 }
 
@@ -142,6 +148,8 @@ impl Spool {
         let directory = Self::directory_of(database);
         let levels = directory.join("ltx").join("0");
         fs::create_dir_all(&levels).with_context(|| levels.display().to_string())?;
+        // What is synced below them would be lost with them.
+        levels.ancestors().skip(1).take(3).try_for_each(sync_directory)?;
         let claim = claim(&directory, database)?;
         let spool = Self { directory, _claim: claim };
         spool.remove_leftovers()?;
@@ -226,13 +234,13 @@ impl Spool {
         }
     }
 
-    /// Forgets everything: the directory belongs to another replica, or to none.
+    /// Forgets the staged files and the checksums. The record stays until the next one takes its place: a process that
+    /// dies in between must still know its own.
     pub(super) fn clear(&self) -> Result<()> {
         for (txid, _) in self.files()? {
             self.remove(txid)?;
         }
         let _ = fs::remove_file(self.sums());
-        let _ = fs::remove_file(self.record_path());
         let _ = fs::remove_file(self.open_path());
         Ok(())
     }
@@ -249,8 +257,7 @@ impl Spool {
 
     /// Marks it, durably.
     pub(super) fn mark_open(&self, txid: Txid) -> Result<()> {
-        replace(&self.open_path(), true, |file| std::io::Write::write_all(file, txid.to_string().as_bytes()))?;
-        sync_directory(&self.directory)
+        replace(&self.open_path(), true, |file| std::io::Write::write_all(file, txid.to_string().as_bytes()))
     }
 
     /// Its upload is about to begin: takes the mark away, durably.
@@ -262,21 +269,25 @@ impl Spool {
         }
     }
 
-    fn record_path(&self) -> PathBuf {
-        self.directory.join("record")
-    }
-
     /// The record; `None` if it is absent or damaged.
     pub(super) fn record(&self) -> Option<Record> {
-        serde_json::from_slice(&fs::read(self.record_path()).ok()?).ok()
+        Record::read(&self.directory)
     }
 
     /// Writes the record in place of the former one.
     pub(super) fn write_record(&self, record: &Record) -> Result<()> {
-        let text = serde_json::to_vec(record).map_err(Error::bug)?;
-        replace(&self.record_path(), false, |file| std::io::Write::write_all(file, &text))
+        record.write(&self.directory.join(RECORD), false)
+    }
+
+    /// Writes the record of a start, before which nothing of this incarnation is shipped.
+    pub(super) fn begin_record(&self, record: &Record) -> Result<()> {
+        record.write(&self.directory.join(RECORD_AT_START), true)?;
+        self.write_record(record)
     }
 }
+
+const RECORD: &str = "record";
+const RECORD_AT_START: &str = "record-at-start";
 
 impl Record {
     /// A record for a new incarnation, knowing the former ones.
@@ -286,6 +297,20 @@ impl Record {
         let surplus = nodes.len().saturating_sub(NODES_KEPT);
         nodes.drain(..surplus);
         Self { url: url.to_owned(), nodes, txid: None, commit: 0, position: None, closed: None, file: None }
+    }
+
+    /// The record of a metadata directory; that of the last start if no later one of that incarnation is there.
+    pub(super) fn read(directory: &Path) -> Option<Self> {
+        let read = |name| serde_json::from_slice::<Self>(&fs::read(directory.join(name)).ok()?).ok();
+        match (read(RECORD), read(RECORD_AT_START)) {
+            (Some(record), Some(start)) if record.nodes.last() != start.nodes.last() => Some(start),
+            (record, start) => record.or(start),
+        }
+    }
+
+    fn write(&self, path: &Path, durable: bool) -> Result<()> {
+        let text = serde_json::to_vec(self).map_err(Error::bug)?;
+        replace(path, durable, |file| std::io::Write::write_all(file, &text))
     }
 
     pub(super) fn txid(&self) -> Option<Txid> {

@@ -48,14 +48,18 @@ impl Primary {
                 return Err(self.replica_is_gone(known));
             }
             self.spool.clear()?;
-            return Ok(Start { work: self.empty_work(None), phase: Phase::FirstImage });
+            // An attempt of a former start may still arrive: its node id is remembered.
+            return Ok(Start { work: self.empty_work(former.as_ref()), phase: Phase::FirstImage });
         };
         self.replica.refuse_two_histories(listing)?;
         match local {
             Some(head) if head >= remote => self.go_on(former, head, Some(remote), published),
             _ if self.is_ours(former.as_ref(), local, remote)? => {
-                let work = self.work_at(former, remote, listing);
+                // Checksums of that state may be here, synced, where the record of it was lost with the power.
+                let mut work = self.work_at(former, remote, listing);
                 self.refuse_put_back_with_record(&work, local, remote)?;
+                work.sums = self.local_sums(remote, &mut work)?;
+                work.sums_on_disk = None;
                 self.spool.clear()?;
                 Ok(Start { work, phase: Phase::Heal })
             }
@@ -64,7 +68,7 @@ impl Primary {
         }
     }
 
-    fn empty_work(&self, former: Option<&Record>) -> Work {
+    pub(super) fn empty_work(&self, former: Option<&Record>) -> Work {
         let file = FileIdentity::of(&self.path).ok().map(|file| file.number());
         Work {
             history: History::open(self.spool.history(), former.is_some()),

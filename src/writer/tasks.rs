@@ -61,6 +61,9 @@ impl Primary {
 
     /// Follows the writer: captures, and comes back soon as long as there is something new.
     pub(super) fn capture_task(self: &Arc<Self>) {
+        if !self.files.may_be_opened() {
+            return self.capture_scheduled.store(false, Ordering::Release);
+        }
         let before = self.published.lock().sequence;
         let outcome = {
             let mut capture = self.capture.lock();
@@ -108,7 +111,11 @@ impl Primary {
         if self.is_stopped() || self.is_final() {
             return;
         }
-        match self.ship_all() {
+        let outcome = self.ship_all();
+        if self.unused.load(Ordering::Acquire) {
+            self.release_files();
+        }
+        match outcome {
             Ok(None) => {
                 let failed_before = self.progress.lock().failures > 0;
                 self.recovered();
@@ -133,6 +140,7 @@ impl Primary {
 
     /// Ships until nothing is left (`None`) or the pace asks to wait until a moment (P23).
     pub(super) fn ship_all(self: &Arc<Self>) -> Result<Option<Instant>> {
+        let step = self.steps.fetch_add(1, Ordering::AcqRel) + 1;
         let mut overtaken = false;
         loop {
             if self.is_stopped() {
@@ -148,13 +156,19 @@ impl Primary {
                 })?;
                 continue;
             }
+            if !self.files.may_be_opened() {
+                return Ok(None);
+            }
             if self.capture.lock().captured == Captured::Gap && self.phase() == Phase::Running {
                 self.set_phase(Phase::Heal);
             }
             if self.phase() != Phase::Running {
                 match self.run_phase() {
                     Ok(true) => continue,
-                    Ok(false) => return Ok(None),
+                    Ok(false) => {
+                        self.stalled_step.store(step, Ordering::Release);
+                        return Ok(None);
+                    }
                     // The state was overtaken by a gap, or by more than an image can save: begun anew at once, but not
                     // forever without a pause.
                     Err(error) if error.kind() == Kind::Busy && !overtaken => {

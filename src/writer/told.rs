@@ -34,6 +34,22 @@ impl Primary {
         true
     }
 
+    /// A connection has begun to read, and found this published: news if nothing was told yet, as after a start without a
+    /// connection.
+    pub fn reading(self: &Arc<Self>, header: &IndexHeader) {
+        let mut published = self.published.lock();
+        if published.header.is_some() {
+            return;
+        }
+        published.header = Some(*header);
+        if header.max_frame > 0 {
+            published.sequence += 1;
+            published.oldest.get_or_insert_with(|| self.now());
+        }
+        drop(published);
+        self.wake();
+    }
+
     /// P4. As `published`, by a connection that takes no locks.
     pub fn committed_exclusively(&self, header: &IndexHeader) -> bool {
         let news = self.published(header);
@@ -216,13 +232,31 @@ impl Primary {
 
     /// No connection is left: drains for at most `close_timeout`, and leaves the rest in the spool.
     pub fn all_closed(self: &Arc<Self>) {
+        self.unused.store(true, Ordering::Release);
         if let Err(error) = self.drain(self.options.close_timeout, &|| false) {
             log::warn!("{}: {error}", self.path.display());
         }
     }
 
+    /// No connection is open in the process: nothing of SQLite is called until there is one (P33). What is staged is
+    /// still shipped.
+    pub fn rest(&self) {
+        if let Some(mut capture) = self.capture.try_lock_for(self.options.close_timeout) {
+            // Saved pages of it would be missing by the time it goes on.
+            capture.image = None;
+            capture.close_files();
+        }
+    }
+
+    /// There is a connection again.
+    pub fn resume(self: &Arc<Self>) {
+        self.schedule_capture(self.now());
+        self.schedule_ship(self.now());
+    }
+
     /// The database is opened again after its last close: nobody may have touched it in between (P11).
     pub fn reopened(self: &Arc<Self>) {
+        self.unused.store(false, Ordering::Release);
         let closed = self.closed.lock().take();
         let same = closed.as_ref().is_some_and(|closed| self.is_unchanged(closed));
         if let Some(mut capture) = self.capture.try_lock_for(self.options.barrier_timeout)

@@ -27,6 +27,11 @@ pub fn open(server: &Server) -> Arc<dyn Store> {
     open_with(server, &quick())
 }
 
+/// The same, with further parameters.
+pub fn open_at(server: &Server, parameters: &str) -> Arc<dyn Store> {
+    store::open_with(&format!("s3://b/p?endpoint={}{parameters}", server.endpoint), &quick()).unwrap()
+}
+
 fn open_with(server: &Server, options: &Options) -> Arc<dyn Store> {
     store::open_with(&format!("s3://b/p?endpoint={}", server.endpoint), options).unwrap()
 }
@@ -113,7 +118,7 @@ fn a_refusal_is_final_and_in_the_stores_words() {
         (fault("403 Forbidden", "AccessDenied"), Kind::Denied, "403 AccessDenied: the words of the store"),
         (fault("400 Bad Request", "ExpiredToken"), Kind::Denied, "400 ExpiredToken"),
         (fault("404 Not Found", "NoSuchBucket"), Kind::NotFound, "404 NoSuchBucket"),
-        (fault("501 Not Implemented", "NotImplemented"), Kind::Invalid, "no conditional writes"),
+        (fault("501 Not Implemented", "NotImplemented"), Kind::Invalid, "has no conditional writes"),
         (answer("405 Method Not Allowed", "", "<html>"), Kind::Invalid, "405 Method Not Allowed"),
         (
             answer("301 Moved Permanently", "x-amz-bucket-region: eu-west-1\r\nLocation: http://elsewhere/\r\n", ""),
@@ -141,6 +146,7 @@ fn the_gate_is_asked_before_each_attempt_that_changes_something() {
         _ => Err(Error::new(Kind::Conflict, "the lease is not fresh")),
     });
     let store = open_with(&server, &Options { gate: Some(gate), ..quick() });
+    open(&server).prove_conditions().unwrap(); // with requests of its own
     let error = store.put_if_absent("k", b"body", &NONE).unwrap_err();
     assert!(error.kind() == Kind::Conflict && error.to_string().contains("not fresh"), "{error}");
     assert_eq!(server.seen().len(), 1, "an attempt went past the gate");

@@ -3,6 +3,7 @@
 //! `LITESTREAM_TEST_S3` names S3 prefixes to run against, a comma-separated list of URLs;
 //! `sql-tests/stores/objstore.sh` starts servers and prints theirs.
 
+mod conditions;
 mod credentials;
 mod faults;
 mod file;

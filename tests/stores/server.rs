@@ -62,19 +62,30 @@ impl Server {
         Self::at_once(move |seen| (step.lock().unwrap())(seen))
     }
 
-    /// Answers each request as `step` says, all at once.
+    /// Answers each request as `step` says, all at once. It heeds conditions: the question for that is not of the script.
     pub fn at_once(step: impl Fn(&Seen) -> Step + Send + Sync + 'static) -> Self {
+        Self::asked_for_conditions(step, || fault("412 Precondition Failed", "PreconditionFailed"))
+    }
+
+    /// The same; `probe` answers the second creation of the object by which a store is known that ignores conditions.
+    pub fn asked_for_conditions(
+        step: impl Fn(&Seen) -> Step + Send + Sync + 'static,
+        probe: impl Fn() -> Step + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let (log, step) = (Arc::clone(&seen), Arc::new(step));
+        let (log, step) = (Arc::clone(&seen), Arc::new((step, probe)));
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (log, step) = (Arc::clone(&log), Arc::clone(&step));
                 std::thread::spawn(move || {
                     let Some(request) = read(&stream) else { return };
-                    log.lock().unwrap().push(request.clone());
-                    match step(&request) {
+                    let is_probe = request.target.ends_with("/liblitestream-probe");
+                    if !is_probe {
+                        log.lock().unwrap().push(request.clone());
+                    }
+                    match if is_probe { step.1() } else { step.0(&request) } {
                         Step::Send(bytes) => drop((&stream).write_all(bytes.as_bytes())),
                         // The client has given this connection up meanwhile.
                         Step::Stall(time) => std::thread::sleep(time),

@@ -1,8 +1,8 @@
 //! Newest wins: which file of the plan a page is taken from.
 
 use super::Shape;
+use crate::lock::{Condvar, Mutex};
 use crate::ltx::{IndexEntry, Pgno};
-use parking_lot::{Condvar, Mutex};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// One number per page: 0, or 1 + the place of the file in the order of claiming, newest first. Files claim strictly in

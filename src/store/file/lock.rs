@@ -5,7 +5,7 @@
 //! apart by a mutex, chosen by the file's inode, and the descriptor is closed before that mutex is released.
 
 use crate::error::{Error, Kind, Result};
-use parking_lot::{Mutex, MutexGuard};
+use crate::lock::{Mutex, MutexGuard, PerProcess};
 use rustix::fs::{FlockOperation, fcntl_lock};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::MetadataExt;
@@ -18,7 +18,16 @@ pub(super) const NAME: &str = ".lock";
 const WAIT_MAX: Duration = Duration::from_secs(30);
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-static THREADS: [Mutex<()>; 64] = [const { Mutex::new(()) }; 64];
+/// One for each remainder of an inode.
+struct Threads([Mutex<()>; 64]);
+
+impl Default for Threads {
+    fn default() -> Self {
+        Self([const { Mutex::new(()) }; 64])
+    }
+}
+
+static THREADS: PerProcess<Threads> = PerProcess::new();
 
 /// Held until dropped. The fields are dropped in this order: the descriptor, then the mutex.
 pub(super) struct DirectoryLock {
@@ -39,8 +48,11 @@ impl DirectoryLock {
             .open(&path)
             .map_err(|e| super::failed("open", &path, &e))?;
         let inode = file.metadata().map_err(|e| super::failed("stat", &path, &e))?.ino();
-        let thread = match THREADS.get((inode % THREADS.len() as u64) as usize) {
-            Some(mutex) => Some(mutex.try_lock_until(deadline).ok_or_else(busy)?),
+        let threads = &THREADS.get().0;
+        let thread = match threads.get((inode % threads.len() as u64) as usize) {
+            Some(mutex) => {
+                Some(mutex.try_lock_for(deadline.saturating_duration_since(Instant::now())).ok_or_else(busy)?)
+            }
             None => None,
         };
         let lock = Self { _file: file, _thread: thread };

@@ -9,7 +9,7 @@
 
 use super::limits::CONNECT_TIMEOUT;
 use crate::error::{Context, Error, Kind, Result};
-use parking_lot::Mutex;
+use crate::lock::{Mutex, PerProcess};
 use reqwest::blocking::Client;
 use reqwest::{NoProxy, Proxy};
 use rustls::pki_types::CertificateDer;
@@ -19,31 +19,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 struct Made {
-    pid: u32,
     skip_verify: bool,
     client: Client,
 }
 
-static CLIENTS: Mutex<Vec<Made>> = Mutex::new(Vec::new());
-/// In a child forked while another thread held the lock, it is never released.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+static CLIENTS: PerProcess<Mutex<Vec<Made>>> = PerProcess::new();
 
 /// The client that checks certificates, or the one that does not: the two never share connections.
 pub(super) fn get(skip_verify: bool) -> Result<Client> {
-    let pid = std::process::id();
-    let mut clients = CLIENTS
-        .try_lock_for(LOCK_TIMEOUT)
-        .ok_or_else(|| Error::new(Kind::Busy, "the HTTP client is held by a thread that is gone, after a fork"))?;
-    if clients.iter().any(|made| made.pid != pid) {
-        clients.drain(..).for_each(std::mem::forget);
-    }
+    let mut clients = CLIENTS.get().lock();
     if let Some(made) = clients.iter().find(|made| made.skip_verify == skip_verify) {
         return Ok(made.client.clone());
     }
     // The client's own thread inherits the signal mask of the thread that makes it (P33).
     let made = crate::thread::start("connect", move || make(skip_verify))?.join();
     let client = made.map_err(|_| Error::bug("making the HTTP client panicked"))??;
-    clients.push(Made { pid, skip_verify, client: client.clone() });
+    clients.push(Made { skip_verify, client: client.clone() });
     Ok(client)
 }
 

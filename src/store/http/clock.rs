@@ -5,8 +5,8 @@
 //! value; when they contradict each other, a clock was set, and the last answer stands. If zero is possible, the
 //! difference is zero: clocks that agree are not corrected by noise.
 
+use crate::lock::Mutex;
 use crate::time::Timestamp;
-use parking_lot::Mutex;
 
 /// The bounds, in milliseconds.
 #[derive(Debug, Default)]

@@ -14,12 +14,12 @@ pub(super) use clock::parse_http_date;
 pub use limits::Limits;
 
 use crate::error::{Error, Kind, Result};
+use crate::lock::Mutex;
 use crate::time::Timestamp;
 use bytes::Bytes;
 use clock::StoreClock;
 use http::{HeaderMap, Method, StatusCode, request::Parts};
 use pace::Pace;
-use parking_lot::Mutex;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::io::Read;
@@ -124,7 +124,12 @@ impl Http {
     /// [`Kind::Unavailable`].
     pub(super) fn send(&self, protocol: &dyn Protocol, request: &Request) -> Result<Answer> {
         let outcome = self.send_repeatedly(protocol, request);
-        *self.trouble.lock() = None;
+        let former = self.trouble.lock().take();
+        if let (Ok(answer), Some(_)) = (&outcome, former)
+            && !is_transient(answer.status)
+        {
+            log::info!("{}: answered again", protocol.what());
+        }
         outcome
     }
 

@@ -1,15 +1,15 @@
 //! One token bucket per endpoint (P23): so that many databases together stay a polite client.
 
-use parking_lot::Mutex;
+use crate::lock::{Mutex, PerProcess};
 use std::collections::HashMap;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const REQUESTS_PER_SECOND: f64 = 500.0;
 /// What may go at once after quiet.
 const BURST: f64 = 500.0;
 
-static BUCKETS: LazyLock<Mutex<HashMap<String, Arc<Pace>>>> = LazyLock::new(Mutex::default);
+static BUCKETS: PerProcess<Mutex<HashMap<String, Arc<Pace>>>> = PerProcess::new();
 
 /// The bucket of an endpoint.
 #[derive(Debug)]
@@ -18,7 +18,9 @@ pub(super) struct Pace(Mutex<(f64, Instant)>);
 impl Pace {
     /// The process's bucket of that endpoint.
     pub(super) fn of(endpoint: &str) -> Arc<Self> {
-        Arc::clone(BUCKETS.lock().entry(endpoint.to_owned()).or_insert_with(|| Arc::new(Self::new(Instant::now()))))
+        Arc::clone(
+            BUCKETS.get().lock().entry(endpoint.to_owned()).or_insert_with(|| Arc::new(Self::new(Instant::now()))),
+        )
     }
 
     fn new(now: Instant) -> Self {

@@ -5,12 +5,13 @@
 //! | 412 | the condition did not hold: exists, or lost |
 //! | 404 to If-Match | lost |
 //! | 409 ConditionalRequestConflict, OperationAborted | contended: retried; a multipart upload from its creation |
-//! | 501 to a conditional write | no conditional writes: such a store cannot keep two primaries apart |
+//! | 501 to a conditional write, or 200 to the second creation of one object | no conditional writes: such a store cannot keep two primaries apart |
 //! | 408, 429, 5xx but 501, 400 RequestTimeout | later: retried, honouring Retry-After |
 //! | 200 with an `<Error>`, to CompleteMultipartUpload and CopyObject | that error |
 //! | 301, 307, 400 AuthorizationHeaderMalformed | another region |
 //! | 401, 403, 400 with a token's code | denied; once more with credentials or a time that were renewed, if they were |
 
+use super::conditions::ADVICE;
 use super::xml::{self, Fault};
 use crate::error::{Error, Kind};
 use crate::store::http::{Answer, is_transient as is_transient_status};
@@ -86,7 +87,5 @@ pub(super) fn conditional_failure(what: &str, answer: &Answer) -> Error {
     if answer.status.as_u16() != 501 {
         return error;
     }
-    let advice = "this store has no conditional writes (If-None-Match, If-Match), without which two primaries could \
-                  overwrite each other: use another store";
-    Error::invalid(format!("{error}; {advice}"))
+    Error::invalid(format!("{error}; the store has no conditional writes (If-None-Match, If-Match), so {ADVICE}"))
 }

@@ -1,17 +1,21 @@
 //! What an `s3://` URL says: bucket, prefix, and Litestream's parameters.
 //!
 //! Parameters, with the spellings of Litestream 0.5 (`s3/replica_client.go`, `NewReplicaClientFromURL`): see [`KNOWN`].
+//! Further: `conditional-writes=false`, for a store that ignores conditions and a replica that nobody else writes.
+//!
 //! An endpoint without a scheme is `http://` for local addresses and `https://` else; with an endpoint, path style is
 //! the default. Without one, the variables LITESTREAM_S3_ENDPOINT, AWS_ENDPOINT_URL_S3 and AWS_ENDPOINT_URL are asked.
-//! The region comes from the URL, AWS_REGION or AWS_DEFAULT_REGION, and is us-east-1 else.
+//! The region comes from the URL, from the endpoint of a provider that is known ([`providers`]), from AWS_REGION or
+//! AWS_DEFAULT_REGION, and is us-east-1 else.
 
 use super::hosts::{self, Host};
+use super::providers::{self, Provider};
 use crate::error::Result;
 use crate::store::location::Location;
 use std::collections::HashMap;
 
 /// A parameter: its two spellings and what it does.
-const KNOWN: [(&str, &str); 12] = [
+const KNOWN: [(&str, &str); 13] = [
     ("endpoint", "endpoint"),
     ("region", "region"),
     ("force-path-style", "forcePathStyle"),
@@ -20,6 +24,7 @@ const KNOWN: [(&str, &str); 12] = [
     ("require-content-md5", "requireContentMD5"), // for DeleteObjects, which we do not use: ignored
     ("part-size", "partSize"),
     ("concurrency", "concurrency"),
+    ("conditional-writes", "conditionalWrites"), // ours
     ("storage-class", "storageClass"),
     ("sse-kms-key-id", "sseKmsKeyId"),
     ("sse-customer-algorithm", "sseCustomerAlgorithm"),
@@ -27,7 +32,7 @@ const KNOWN: [(&str, &str); 12] = [
 ];
 
 /// The settings of an S3 store.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(in crate::store) struct Config {
     /// For messages: the URL with its telling parameters.
     pub(super) shown: String,
@@ -47,6 +52,9 @@ pub(in crate::store) struct Config {
     pub(super) concurrency: Option<usize>,
     pub(super) storage_class: Option<String>,
     pub(super) kms_key_id: Option<String>,
+    /// Creations and replacements are conditional. Else the object is looked at before, which leaves a race.
+    pub(super) conditional_writes: bool,
+    pub(super) provider: &'static Provider,
 }
 
 impl Config {
@@ -72,7 +80,9 @@ impl Config {
         if let Some(path_style) = parameters.flag("force-path-style")? {
             host.path_style = path_style;
         }
-        let region = parameters.text("region").or(host.region.as_deref());
+        let provider = host.endpoint.as_deref().map_or_else(|| providers::of("amazonaws.com"), providers::of);
+        let told = host.endpoint.as_deref().and_then(|endpoint| provider.region(endpoint));
+        let region = parameters.text("region").or(host.region.as_deref()).or(told.as_deref());
         let region = region.or_else(|| named("AWS_REGION")).or_else(|| named("AWS_DEFAULT_REGION"));
         let region = region.unwrap_or("us-east-1").to_owned();
         let (origin, base_path) = host.origin_and_base(&region).map_err(|why| location.invalid(why))?;
@@ -96,6 +106,8 @@ impl Config {
             concurrency: parameters.number("concurrency")?.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
             storage_class: parameters.text("storage-class").map(str::to_owned),
             kms_key_id: parameters.text("sse-kms-key-id").map(str::to_owned),
+            conditional_writes: parameters.flag("conditional-writes")?.unwrap_or(true),
+            provider,
         })
     }
 }
@@ -173,15 +185,20 @@ impl Host {
             None if hosts::is_local(endpoint) => ("http", endpoint.as_str()),
             None => ("https", endpoint.as_str()),
         };
-        let authority = authority.trim_end_matches('/');
+        // Supabase's has a path.
+        let (authority, path) = match authority.trim_end_matches('/').split_once('/') {
+            Some((authority, path)) => (authority, format!("/{path}")),
+            None => (authority.trim_end_matches('/'), String::new()),
+        };
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
-        if authority.is_empty() || !authority.chars().all(is_plain) {
+        let is_plain_path = path.chars().all(|c| c.is_ascii_alphanumeric() || "-._~/".contains(c));
+        if authority.is_empty() || !authority.chars().all(is_plain) || !is_plain_path {
             return Err("has an endpoint that is no host[:port]: expected http://host:port".to_owned());
         }
         if self.path_style {
-            Ok(in_path(format!("{scheme}://{authority}")))
+            Ok((format!("{scheme}://{authority}"), format!("{path}/{encoded}")))
         } else {
-            Ok((format!("{scheme}://{}.{authority}", self.bucket), String::new()))
+            Ok((format!("{scheme}://{}.{authority}", self.bucket), path))
         }
     }
 }
@@ -205,7 +222,20 @@ mod tests {
             ("s3://b/p?region=cn-north-1", "https://b.s3.cn-north-1.amazonaws.com.cn", "", "cn-north-1"),
             ("s3://b/p?endpoint=http://127.0.0.1:9000/", "http://127.0.0.1:9000", "/b", "us-east-1"),
             ("s3://b/p?endpoint=localhost:9000", "http://localhost:9000", "/b", "us-east-1"),
-            ("s3://b/p?endpoint=fly.storage.tigris.dev", "https://fly.storage.tigris.dev", "/b", "us-east-1"),
+            ("s3://b/p?endpoint=fly.storage.tigris.dev", "https://fly.storage.tigris.dev", "/b", "auto"),
+            (
+                "s3://b/p?endpoint=https://a.r2.cloudflarestorage.com",
+                "https://a.r2.cloudflarestorage.com",
+                "/b",
+                "auto",
+            ),
+            ("s3://b/p?endpoint=s3.nl-ams.scw.cloud&region=x", "https://s3.nl-ams.scw.cloud", "/b", "x"),
+            (
+                "s3://b/p?endpoint=https://x.supabase.co/storage/v1/s3/",
+                "https://x.supabase.co",
+                "/storage/v1/s3/b",
+                "us-east-1",
+            ),
             ("s3://b/p?endpoint=s.example&force-path-style=false", "https://b.s.example", "", "us-east-1"),
             ("s3://b.s3.eu-west-3.amazonaws.com/p", "https://b.s3.eu-west-3.amazonaws.com", "", "eu-west-3"),
             ("s3://b.s3.amazonaws.com/p", "https://b.s3.us-east-1.amazonaws.com", "", "us-east-1"),
@@ -233,6 +263,9 @@ mod tests {
         assert_eq!((made.region.as_str(), made.origin.as_str(), made.prefix.as_str()), ("r1", "http://h:1", "/"));
         let made = config("s3://b?region=r3&endpoint=http://i:2", &env).unwrap();
         assert_eq!((made.region.as_str(), made.origin.as_str()), ("r3", "http://i:2"));
+        // A variable for Amazon's region is not that of a provider whose endpoint tells its own.
+        let made = config("s3://b?endpoint=s3.eu-central-003.backblazeb2.com", &env).unwrap();
+        assert_eq!(made.region, "eu-central-003");
     }
 
     #[test]
@@ -245,6 +278,7 @@ mod tests {
             ("s3://b?part-size=-1", "no positive number"),
             ("s3://b?endpoint=ftp://x", "neither http:// nor https://"),
             ("s3://b?endpoint=http://u:hush@x", "no host[:port]"),
+            ("s3://b?endpoint=http://x/%25hush", "no host[:port]"),
             ("s3://b?sse-customer-key=hush", "SSE-C"),
             ("s3://b?endpoint=127.0.0.1:9000&force-path-style=false", "which is none; with force-path-style=true"),
             ("s3://a%20b/p", "which is none"),

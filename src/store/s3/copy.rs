@@ -1,6 +1,6 @@
 //! Copies within the store: its own, so that no byte comes here (P34).
 
-use super::multipart::{Multipart, PART_BYTES_MAX, PART_BYTES_MIN, PARTS_PLANNED};
+use super::multipart::{Multipart, PART_BYTES_MAX, PART_BYTES_MIN, part_bytes};
 use super::requests::{Call, Connection};
 use super::{answers, keys, xml};
 use crate::error::{Context, Result};
@@ -27,7 +27,9 @@ pub(super) fn copy(connection: &Arc<Connection>, from: &str, to: &str, metadata:
     }
     let call = from_source(Call::put(to), connection, from, &source.etag);
     let call = call.if_absent().with_metadata(metadata).header("content-type", "application/octet-stream");
-    let answer = connection.send(call.header("x-amz-metadata-directive", "REPLACE"), Bytes::new())?;
+    let call = call.header("x-amz-metadata-directive", "REPLACE");
+    let Some(call) = connection.without_conditions(call, to)? else { return Ok(Put::Refused) };
+    let answer = connection.send(call, Bytes::new())?;
     let what = connection.what("copy to", to);
     // 412 is the source's condition or the target's: the source was seen, so mostly it is the target's.
     if answer.status.as_u16() == 412 {
@@ -45,7 +47,7 @@ pub(super) fn copy(connection: &Arc<Connection>, from: &str, to: &str, metadata:
 /// What is too large for CopyObject: UploadPartCopy, which drops the metadata; it is given to the upload anew.
 fn by_parts(connection: &Arc<Connection>, from: &str, to: &str, metadata: &Metadata, source: &Object) -> Result<Put> {
     let wanted = connection.config.part_size.unwrap_or(COPY_PART_BYTES);
-    let part_bytes = wanted.max(source.size.div_ceil(PARTS_PLANNED)).clamp(PART_BYTES_MIN, PART_BYTES_MAX);
+    let part_bytes = part_bytes(connection, wanted, source.size);
     let mut multipart = Multipart::create(connection, to, metadata, PARALLEL)?;
     let mut at = 0;
     while at < source.size {

@@ -5,6 +5,7 @@
 //! Litestream's do.
 
 mod answers;
+mod conditions;
 mod config;
 mod copy;
 mod credentials;
@@ -12,6 +13,7 @@ mod hosts;
 mod keys;
 mod multipart;
 mod object;
+mod providers;
 mod requests;
 mod sign;
 mod upload;
@@ -74,8 +76,10 @@ impl Store for S3Store {
             let page = xml::page(&answer.body).context(&what)?;
             let own = page.entries.into_iter().filter_map(|entry| {
                 let key = entry.key.strip_prefix(&self.0.config.prefix)?.to_owned();
-                // What no call could name, as the folders that web consoles make, is not an object of ours.
-                (key.starts_with(prefix) && check_key(&key).is_ok()).then_some(Entry { key, ..entry })
+                // What no call could name, as the folders that web consoles make, is not an object of ours; nor is
+                // the one by which the store was tried.
+                let is_object = check_key(&key).is_ok() && key != conditions::KEY;
+                (key.starts_with(prefix) && is_object).then_some(Entry { key, ..entry })
             });
             rows.extend(own);
             if page.next.is_none() {
@@ -146,6 +150,7 @@ impl Store for S3Store {
     }
 
     fn put_if_absent(&self, key: &str, bytes: &[u8], metadata: &Metadata) -> Result<Put> {
+        conditions::prove(&self.0)?;
         self.write(Call::put(key).if_absent(), key, bytes, metadata)
     }
 
@@ -156,6 +161,7 @@ impl Store for S3Store {
     fn upload(&self, key: &str, metadata: &Metadata, expected: u64) -> Result<Box<dyn Upload>> {
         check_key(key)?;
         check_metadata(metadata)?;
+        conditions::prove(&self.0)?;
         Ok(Box::new(upload::S3Upload::new(Arc::clone(&self.0), key, metadata, expected)))
     }
 
@@ -174,7 +180,12 @@ impl Store for S3Store {
         check_key(from)?;
         check_key(to)?;
         check_metadata(metadata)?;
+        conditions::prove(&self.0)?;
         copy::copy(&self.0, from, to, metadata)
+    }
+
+    fn prove_conditions(&self) -> Result<()> {
+        conditions::prove(&self.0)
     }
 
     fn sweep(&self) -> Result<usize> {

@@ -21,11 +21,15 @@ use std::time::Duration;
 pub(super) const PART_BYTES_MIN: u64 = 5 << 20;
 /// S3 takes no larger part, and no larger object by CopyObject.
 pub(super) const PART_BYTES_MAX: u64 = 5 << 30;
-/// S3 takes no more parts. They are sized for 9,000, so that an estimate may be a little low.
-const PARTS_MAX: usize = 10_000;
-pub(super) const PARTS_PLANNED: u64 = 9_000;
 /// An upload that could not be aborted is invisible, and costs money only until it is: it is not waited for.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The size of all parts but the last, of an object of `expected` bytes: what is wanted, or more, so that nine tenths of
+/// the parts that the provider takes are enough; an estimate may be a little low.
+pub(super) fn part_bytes(connection: &Connection, wanted: u64, expected: u64) -> u64 {
+    let planned = connection.config.provider.parts_max * 9 / 10;
+    wanted.max(expected.div_ceil(planned)).clamp(PART_BYTES_MIN, PART_BYTES_MAX)
+}
 
 /// An upload under way.
 pub(super) struct Multipart {
@@ -70,7 +74,7 @@ impl Multipart {
             self.collect_oldest()?;
         }
         let number = self.etags.len() + self.under_way.len() + 1;
-        if number > PARTS_MAX {
+        if number as u64 > self.connection.config.provider.parts_max {
             return Err(Error::bug(format!("{}: much larger than announced", self.what())));
         }
         let call = Call::new(Method::PUT, Some(&self.key)).query("partNumber", &number.to_string());
@@ -106,6 +110,7 @@ impl Multipart {
         body.push_str("</CompleteMultipartUpload>");
         let call = Call::new(Method::POST, Some(&self.key)).query("uploadId", self.id()?).if_absent();
         let call = call.header("content-type", "application/xml").may_fail_with_200().conflict_is_final();
+        let Some(call) = self.connection.without_conditions(call, &self.key)? else { return Ok(Put::Refused) };
         let answer = self.connection.send(call, Bytes::from(body))?;
         let put = self.completed(&answer)?;
         if matches!(put, Put::Done(_)) {

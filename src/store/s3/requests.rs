@@ -141,8 +141,8 @@ impl Connection {
         format!("{}: {verb} {key}", self.config.shown).trim_end().to_owned()
     }
 
-    /// Sends; the answer may be any that is final.
-    pub(super) fn send(&self, call: Call, body: Bytes) -> Result<Answer> {
+    /// The request of a call, but for its signature.
+    fn request(&self, call: &Call, body: Bytes) -> Result<Request> {
         let mut url = format!("{}{}", self.config.origin, self.config.base_path);
         match &call.key {
             Some(key) => url = format!("{url}/{}{}", keys::encode_path(&self.config.prefix), keys::encode_path(key)),
@@ -156,6 +156,7 @@ impl Connection {
         let mut headers = call.headers.clone();
         let digest = if self.config.sign_payload { hex_sha256(&body) } else { "UNSIGNED-PAYLOAD".to_owned() };
         let mut extra = vec![("x-amz-content-sha256", digest.as_str())];
+        extra.extend(self.config.provider.header);
         if call.makes_object {
             extra.extend(self.config.storage_class.as_deref().map(|class| ("x-amz-storage-class", class)));
             if let Some(key) = &self.config.kms_key_id {
@@ -164,13 +165,16 @@ impl Connection {
             }
         }
         for (name, value) in extra {
-            let value = HeaderValue::from_str(value);
-            let value = value.map_err(|_| crate::error::Error::invalid(format!("{name} is no header")))?;
+            let value = HeaderValue::from_str(value).map_err(|_| Error::invalid(format!("{name} is no header")))?;
             headers.insert(HeaderName::from_static(name), value);
         }
-        let (method, answer_bytes_max, overall_timeout) =
-            (call.method.clone(), call.answer_bytes_max, call.overall_timeout);
-        let request = Request { method, url, headers, body, answer_bytes_max, overall_timeout };
+        let (method, overall_timeout) = (call.method.clone(), call.overall_timeout);
+        Ok(Request { method, url, headers, body, answer_bytes_max: call.answer_bytes_max, overall_timeout })
+    }
+
+    /// Sends; the answer may be any that is final.
+    pub(super) fn send(&self, call: Call, body: Bytes) -> Result<Answer> {
+        let request = self.request(&call, body)?;
         let exchange = Exchange { connection: self, call: &call, credentials: RefCell::default() };
         let answer = self.http.send(&exchange, &request).with_context(|| exchange.what())?;
         Tally::bytes(&self.tally.bytes_in, answer.body.len());
@@ -188,9 +192,25 @@ impl Connection {
         }
     }
 
+    /// The call as it is, where the store heeds conditions. Where the URL says that it does not, without them, after a
+    /// look that shows that they hold now; `None` if they do not.
+    pub(super) fn without_conditions(&self, mut call: Call, key: &str) -> Result<Option<Call>> {
+        if self.config.conditional_writes {
+            return Ok(Some(call));
+        }
+        let (absent, same) = (call.headers.remove("if-none-match"), call.headers.remove("if-match"));
+        let holds = match (absent, same) {
+            (None, None) => true,
+            (Some(_), _) => self.head(key)?.is_none(),
+            (None, Some(etag)) => self.head(key)?.is_some_and(|there| there.etag.0.as_bytes() == etag.as_bytes()),
+        };
+        Ok(holds.then_some(call))
+    }
+
     /// One PUT, with the conditions that `call` has.
     pub(super) fn put(&self, call: Call, key: &str, body: Bytes, metadata: &Metadata) -> Result<Put> {
         let what = self.what("put", key);
+        let Some(call) = self.without_conditions(call, key)? else { return Ok(Put::Refused) };
         let is_replacement = call.headers.contains_key(http::header::IF_MATCH);
         let call = call.with_metadata(metadata).header("content-type", "application/octet-stream");
         let answer = self.send(call, body)?;
@@ -261,5 +281,70 @@ impl Protocol for Exchange<'_> {
         };
         Tally::one(counter);
         Tally::bytes(&tally.bytes_out, bytes_out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::location::Location;
+
+    /// The request that creates `k` with one byte, at a provider.
+    fn creation(url: &str) -> (String, HeaderMap) {
+        let env = HashMap::from([("AWS_REGION".to_owned(), "of-the-environment".to_owned())]);
+        let config = Config::new(&Location::parse(url).unwrap(), &env).unwrap();
+        let connection = Connection::new(config, env, &Options::default());
+        let call = connection.without_conditions(Call::put("k").if_absent(), "k").unwrap().unwrap();
+        let request = connection.request(&call, Bytes::from_static(b"x")).unwrap();
+        (request.url, request.headers)
+    }
+
+    #[test]
+    fn providers_get_the_requests_that_they_want() {
+        for (url, goes_to, header) in [
+            ("s3://b/p?region=eu-west-1", "https://b.s3.eu-west-1.amazonaws.com/p/k", None),
+            ("s3://b/p?endpoint=a.r2.cloudflarestorage.com", "https://a.r2.cloudflarestorage.com/b/p/k", None),
+            ("s3://b/p?endpoint=t3.storage.dev", "https://t3.storage.dev/b/p/k", Some("x-tigris-consistent")),
+            (
+                "s3://b/p?endpoint=fly.storage.tigris.dev",
+                "https://fly.storage.tigris.dev/b/p/k",
+                Some("x-tigris-consistent"),
+            ),
+            ("s3://b/p?endpoint=s3.us-west-004.backblazeb2.com", "https://s3.us-west-004.backblazeb2.com/b/p/k", None),
+            ("s3://b.s3.us-west-004.backblazeb2.com/p", "https://s3.us-west-004.backblazeb2.com/b/p/k", None),
+            ("s3://b.fra1.digitaloceanspaces.com/p", "https://b.fra1.digitaloceanspaces.com/p/k", None),
+            ("s3://b.s3.fr-par.scw.cloud/p", "https://b.s3.fr-par.scw.cloud/p/k", None),
+            ("s3://b.s3.filebase.com/p", "https://s3.filebase.com/b/p/k", None),
+            (
+                "s3://b/p?endpoint=https://x.supabase.co/storage/v1/s3&region=eu-west-2",
+                "https://x.supabase.co/storage/v1/s3/b/p/k",
+                None,
+            ),
+            ("s3://b/p?endpoint=fsn1.your-objectstorage.com", "https://fsn1.your-objectstorage.com/b/p/k", None),
+            ("s3://b/p?endpoint=storage.googleapis.com", "https://storage.googleapis.com/b/p/k", None),
+            ("s3://b.minio.example:9000/p", "http://minio.example:9000/b/p/k", None),
+        ] {
+            let (made, headers) = creation(url);
+            assert_eq!(made, goes_to);
+            // Payloads are signed in one piece, without trailers; B2, R2, MinIO and others take nothing else.
+            assert_eq!(headers["x-amz-content-sha256"], hex_sha256(b"x"), "{url}");
+            assert_eq!(headers["if-none-match"], "*", "{url}");
+            let names: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+            assert_eq!(names.len(), 2 + usize::from(header.is_some()), "{url}: {names:?}");
+            assert!(header.is_none_or(|name| headers[name] == "true"), "{url}");
+        }
+    }
+
+    #[test]
+    fn parts_are_as_many_as_the_provider_takes() {
+        let expected = 90 << 30;
+        for (url, bytes) in
+            [("s3://b/p", (90u64 << 30).div_ceil(9_000)), ("s3://b.s3.fr-par.scw.cloud/p", (90 << 30) / 900)]
+        {
+            let config = Config::new(&Location::parse(url).unwrap(), &HashMap::new()).unwrap();
+            let connection = Connection::new(config, HashMap::new(), &Options::default());
+            let made = crate::store::s3::multipart::part_bytes(&connection, 8 << 20, expected);
+            assert!(made.abs_diff(bytes) <= 1, "{url}: {made}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Objects of unknown length: one PUT if they fit in a part, a multipart upload else (P34).
 
-use super::multipart::{Multipart, PART_BYTES_MAX, PART_BYTES_MIN, PARTS_PLANNED};
+use super::multipart::{Multipart, part_bytes};
 use super::requests::{Call, Connection};
 use crate::error::{Error, Result};
 use crate::store::{Metadata, Put, Upload};
@@ -29,8 +29,7 @@ pub(super) struct S3Upload {
 impl S3Upload {
     pub(super) fn new(connection: Arc<Connection>, key: &str, metadata: &Metadata, expected: u64) -> Self {
         let wanted = connection.config.part_size.unwrap_or(PART_BYTES_DEFAULT);
-        let part_bytes = wanted.max(expected.div_ceil(PARTS_PLANNED)).clamp(PART_BYTES_MIN, PART_BYTES_MAX);
-        let part_bytes = usize::try_from(part_bytes).unwrap_or(usize::MAX);
+        let part_bytes = usize::try_from(part_bytes(&connection, wanted, expected)).unwrap_or(usize::MAX);
         let (key, metadata) = (key.to_owned(), metadata.clone());
         Self { connection, key, metadata, part_bytes, buffer: Vec::new(), multipart: None }
     }
@@ -41,7 +40,8 @@ impl S3Upload {
         let multipart = match &mut self.multipart {
             Some(multipart) => multipart,
             None => {
-                let wanted = self.connection.config.concurrency.unwrap_or(PARALLEL_DEFAULT);
+                let config = &self.connection.config;
+                let wanted = config.concurrency.or(config.provider.concurrency).unwrap_or(PARALLEL_DEFAULT);
                 let fit = usize::try_from(BYTES_UNDER_WAY_MAX / self.part_bytes as u64).unwrap_or(1);
                 let made = Multipart::create(&self.connection, &self.key, &self.metadata, wanted.min(fit))?;
                 self.multipart.insert(made)

@@ -60,6 +60,9 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 }
 
 impl Files for PlainFiles {
+    fn may_be_opened(&self) -> bool {
+        true
+    }
     fn open_database(&self) -> Result<Box<dyn DatabaseFile>> {
         Ok(Box::new(PlainFile(File::open(&self.0).context("open")?)))
     }

@@ -6,6 +6,7 @@ use crate::ltx::Txid;
 use crate::store::MemoryStore;
 use crate::store::fault::{Call, Fault, FaultStore};
 use crate::writer::primary::State;
+use crate::writer::spool::Spool;
 
 fn faulty() -> (Arc<FaultStore>, Arc<dyn Store>) {
     let faults = Arc::new(FaultStore::new(Arc::new(MemoryStore::new())));
@@ -197,6 +198,57 @@ fn an_object_of_ours_that_the_record_does_not_know_is_recognised() {
     let primary = source.start(&store).unwrap();
     source.commit(&primary, 10);
     assert_eq!(sync(&primary).get(), 3);
+    assert_same(&source.restored(&store, Target::Latest), &source.image());
+}
+
+/// P11: the record is not synced, so that a power cut may take it, or leave nothing of its content. Which objects are
+/// ours is known nevertheless, by the record of the start, and the checksums are those that are here.
+#[test]
+fn p11_a_record_that_was_lost_with_the_power_costs_continuity_and_nothing_else() {
+    for damage in [None, Some(&b""[..]), Some(&[0; 300][..])] {
+        let source = Source::new();
+        let (_, store) = faulty();
+        let primary = source.start(&store).unwrap();
+        sync(&primary);
+        primary.stop(&|| false).unwrap();
+        drop(primary);
+        let record = source.directory.path().join(".app.db-litestream/record");
+        match damage {
+            None => std::fs::remove_file(&record).unwrap(),
+            Some(bytes) => std::fs::write(&record, bytes).unwrap(),
+        }
+        source.insert(1);
+        let got = store.counters().get;
+        let primary = source.start(&store).unwrap();
+        assert_eq!(sync(&primary).get(), 2);
+        assert_eq!(store.counters().get - got, 1, "one header was to be looked at");
+        assert_same(&source.restored(&store, Target::Latest), &source.image());
+    }
+}
+
+/// P11: a record that went back to that of an earlier process does not hide the objects of the last one.
+#[test]
+fn p11_an_older_record_than_that_of_the_start_does_not_count() {
+    let source = Source::new();
+    let (_, store) = faulty();
+    let record = source.directory.path().join(".app.db-litestream/record");
+    let mut former = Vec::new();
+    for txid in 1..=2 {
+        let primary = source.start(&store).unwrap();
+        source.commit(&primary, 1);
+        sync(&primary);
+        primary.stop(&|| false).unwrap();
+        if txid == 1 {
+            former = std::fs::read(&record).unwrap();
+        }
+    }
+    std::fs::write(&record, former).unwrap();
+    for (txid, _) in Spool::open(&source.path).unwrap().files().unwrap() {
+        Spool::open(&source.path).unwrap().remove(txid).unwrap();
+    }
+    source.insert(1);
+    let primary = source.start(&store).unwrap();
+    sync(&primary);
     assert_same(&source.restored(&store, Target::Latest), &source.image());
 }
 

@@ -10,14 +10,14 @@ mod profile;
 mod sts;
 
 use crate::error::{Error, Kind, Result};
+use crate::lock::{Mutex, PerProcess};
 use crate::time::Timestamp;
 use chain::Chain;
-use parking_lot::Mutex;
 use reqsign_aws_v4::Credential;
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::pin::pin;
-use std::sync::{Arc, LazyLock, Weak};
+use std::sync::{Arc, Weak};
 use std::task::{Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
@@ -28,12 +28,12 @@ const RENEW_AHEAD_MS: i64 = 5 * 60_000;
 const LAST_USE_AHEAD_MS: i64 = 10_000;
 /// A renewal that failed, or that followed a refusal, is not followed by another one sooner.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(2);
-/// Longer than all sources together. In a child forked during a renewal, the lock is never released.
+/// Longer than all sources together.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Those of this process, by the variables that they were looked for with.
-static SHARED: LazyLock<Mutex<HashMap<Key, Weak<Credentials>>>> = LazyLock::new(Mutex::default);
-type Key = (u32, String, BTreeMap<String, String>);
+static SHARED: PerProcess<Mutex<HashMap<Key, Weak<Credentials>>>> = PerProcess::new();
+type Key = (String, BTreeMap<String, String>);
 
 /// Credentials as they were found.
 #[derive(Debug)]
@@ -74,11 +74,10 @@ impl Credentials {
     pub(super) fn of(region: &str, env: HashMap<String, String>) -> Arc<Self> {
         let named = |name: &String| name.starts_with("AWS_") || name.starts_with("LITESTREAM_") || name == "HOME";
         let telling: BTreeMap<_, _> = env.iter().filter(|(name, _)| named(name)).map(own).collect();
-        let key = (std::process::id(), region.to_owned(), telling);
+        let key = (region.to_owned(), telling);
         let made =
             || Arc::new(Self { chain: Chain::new(region, env), held: Mutex::default(), looking: Mutex::default() });
-        // Nobody holds it for long, but a thread that was not forked with us.
-        let Some(mut shared) = SHARED.try_lock_for(Duration::from_secs(1)) else { return made() };
+        let mut shared = SHARED.get().lock();
         if let Some(found) = shared.get(&key).and_then(Weak::upgrade) {
             return found;
         }

@@ -1,13 +1,15 @@
-"""An HTTP proxy that counts: how many requests a client makes, and how many bytes it gets. Used beside a timed run,
-never in one. The Host header passes unchanged, so signatures stay valid."""
+"""An HTTP proxy that counts requests and bytes, and may delay each request. It is slow itself: where there is no delay
+to simulate, it stands beside a timed run, never in one. The Host header passes unchanged, so signatures stay valid."""
 import http.client
 import http.server
 import threading
+import time
 import urllib.parse
 
 
-class CountingProxy:
-    def __init__(self, upstream):
+class Proxy:
+    def __init__(self, upstream, delay=0):
+        """delay: seconds that each request waits."""
         target = urllib.parse.urlsplit(upstream).netloc
         self.requests, self.bytes = {}, 0
         outer, lock = self, threading.Lock()
@@ -17,6 +19,7 @@ class CountingProxy:
 
             def forward(self):
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                time.sleep(delay)
                 upstream = http.client.HTTPConnection(target, timeout=60)
                 upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
                 for name, value in self.headers.items():

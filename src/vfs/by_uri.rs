@@ -1,0 +1,119 @@
+//! A primary by URI, `file:app.db?replica=URL`: an application replicates by how it opens its database, without SQL.
+//!
+//! The URL is proven when the database is opened; replication begins when SQLite opens the WAL, so a database that is
+//! not in WAL mode waits until it is (P16). There it is under SQLite's locks, without a connection that could be asked:
+//! the page size comes from the file, what is published from the taps, and where to go on is found out on a thread of
+//! ours.
+
+use super::primary::{BaseFiles, Database, Stores, base, database, pools};
+use crate::config::Options;
+use crate::error::{Error, Kind, Result};
+use crate::lock::Mutex;
+use crate::store::Store;
+use crate::time::Timestamp;
+use crate::writer::{self, Files, Parts, Primary, State, Status};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// The parameter that names the replica.
+const PARAMETER: &str = "replica";
+
+/// The replica that a database is to have.
+#[derive(Clone)]
+pub(super) struct Wanted {
+    store: Arc<dyn Store>,
+    options: Options,
+    /// Why it has not begun though the WAL was opened.
+    failure: Option<(Error, Timestamp)>,
+}
+
+/// A database is about to be opened with these parameters of a URI.
+///
+/// # Errors
+/// A URL or an option that is none; those of the store's first answer; another replica than the one it has.
+pub(super) fn opening(path: &str, parameters: &[(String, String)]) -> Result<()> {
+    let Some((_, url)) = parameters.iter().find(|(name, _)| name == PARAMETER) else { return Ok(()) };
+    if parameters.iter().any(|(name, value)| (name, value) == (&"mode".to_owned(), &"ro".to_owned())) {
+        return Err(Error::invalid(format!("{path} is opened read-only: replicate it where it is written to")));
+    }
+    crate::sqlite::Connection::need_mutexes()?;
+    let options = Options::from_parameters(parameters)?;
+    let stores = Stores::open(url)?;
+    let database = database(path);
+    let _control = database.control.lock();
+    if let Some(primary) = database.primary() {
+        let is_same = primary.url() == stores.ship.url();
+        let is_open = database.connections.load(Ordering::Acquire) > 0;
+        if is_same && (is_open || primary.failure().is_none()) {
+            return Ok(());
+        }
+        if is_open {
+            let text = format!("{path} is replicated to {} already: SELECT litestream_stop() first", primary.url());
+            return Err(Error::new(Kind::Busy, text));
+        }
+        // Nobody has it open: it may be another database by now, so nothing more of it is shipped there.
+        primary.abandon();
+        database.set_primary(None);
+    }
+    writer::prove(Path::new(path), &stores.prove, &|| false)?;
+    *database.wanted.lock() = Some(Wanted { store: stores.ship, options, failure: None });
+    Ok(())
+}
+
+/// SQLite has opened the WAL: begins the replication that is wanted, if there is any. Under SQLite's locks, so nothing
+/// is waited for (P5); what fails shows in the status, and is tried again when the WAL is next opened.
+pub(super) fn wal_opened(database: &Database) {
+    // Held: somebody is starting or stopping it at this moment.
+    let Some(_control) = database.control.try_lock() else { return };
+    if database.primary().is_some() {
+        return;
+    }
+    let Some(wanted) = database.wanted.lock().clone() else { return };
+    match start(database, &wanted) {
+        Ok(primary) => {
+            database.set_primary(Some(Arc::clone(&primary)));
+            primary.activated(None, None);
+        }
+        Err(error) => {
+            log::warn!("{}: {error}", database.path);
+            let failure = Some((error, Timestamp::now()));
+            *database.wanted.lock() = Some(Wanted { failure, ..wanted });
+        }
+    }
+}
+
+fn start(database: &Database, wanted: &Wanted) -> Result<Arc<Primary>> {
+    let files = BaseFiles { vfs: base()?, path: database.path.clone() };
+    // A database in WAL mode has a header: the mode stands in it too.
+    let page_size = writer::page_size_of(files.open_database()?.as_ref())?;
+    let page_size = page_size.ok_or_else(|| Error::corrupt(format!("{} has no sound header", database.path)))?;
+    Primary::start_later(Parts {
+        path: PathBuf::from(&database.path),
+        store: Arc::clone(&wanted.store),
+        page_size,
+        files: Arc::new(files),
+        options: wanted.options,
+        published: None,
+        listing: None,
+        pools: pools(),
+    })
+}
+
+/// The row of `litestream_status` of a replication that has not begun.
+pub(super) fn status(path: &str, wanted: &Mutex<Option<Wanted>>) -> Option<Status> {
+    let wanted = wanted.lock().clone()?;
+    Some(Status {
+        path: path.to_owned(),
+        url: wanted.store.url().to_owned(),
+        state: State::Waiting,
+        txid: None,
+        durable: None,
+        lag: Duration::ZERO,
+        spool_bytes: 0,
+        spool_files: 0,
+        last_error: wanted.failure,
+        counters: wanted.store.counters(),
+    })
+}
