@@ -18,7 +18,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("replica", &["error", "lock", "panic", "thread", "config", "time", "ltx", "wal", "store"]),
     ("writer", &["error", "lock", "panic", "thread", "config", "time", "ltx", "wal", "store", "replica"]),
     ("reader", &["error", "lock", "panic", "thread", "config", "time", "ltx", "wal", "store", "replica"]),
-    ("sqlite", &["error", "panic", "thread", "config", "time"]),
+    ("sqlite", &["error", "lock", "panic", "thread", "config", "time"]),
     (
         "vfs",
         &[
