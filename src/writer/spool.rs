@@ -105,7 +105,8 @@ pub(super) struct Spool {
 
 /// The claims of this process. Closing any descriptor of the file drops the lock, so a
 /// primary that begins while a stopped one still ends a request shares its descriptor.
-static CLAIMS: PerProcess<Mutex<Vec<(PathBuf, Weak<File>)>>> = PerProcess::new();
+static CLAIMS: PerProcess<Mutex<Claims>> = PerProcess::new();
+type Claims = Vec<(PathBuf, Weak<File>)>;
 
 fn claim(directory: &Path, database: &Path) -> Result<Arc<File>> {
     let mut claims = CLAIMS.get().lock();
