@@ -105,7 +105,7 @@ JSON
             # Each gRPC port is HTTP's + 10000. A bucket takes several volumes; small ones let them fit on a small disk.
             (cd "$run" && exec "$venv/bin/weed" -logtostderr=true server -ip=127.0.0.1 -ip.bind=127.0.0.1 \
                 -dir="$run/data" -master.port=$((port + 1000)) -volume.port=$((port + 1047)) \
-                -filer -filer.port=$((port + 1055)) -s3 -s3.port="$port" -s3.config="$run/s3.json" \
+                -filer -filer.port=$((port + 1055)) -s3 -s3.port="$port" -s3.config="$run/s3.json" -s3.domainName=s3.test \
                 -volume.max=200 -master.volumeSizeLimitMB=64 -master.electionTimeout=1s \
                 -master.heartbeatInterval=100ms -volume.minFreeSpace=1 -s3.port.iceberg=0 -s3.port.lance=0 >"$run/log" 2>&1 </dev/null) &
             pid=$!

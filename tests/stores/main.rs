@@ -12,6 +12,7 @@ mod s3;
 mod server;
 mod suite;
 mod tls;
+mod ways;
 
 use litestream::store::{FileStore, MemoryStore};
 use std::sync::Arc;

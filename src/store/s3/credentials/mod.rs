@@ -75,14 +75,12 @@ impl Credentials {
         let named = |name: &String| name.starts_with("AWS_") || name.starts_with("LITESTREAM_") || name == "HOME";
         let telling: BTreeMap<_, _> = env.iter().filter(|(name, _)| named(name)).map(own).collect();
         let key = (region.to_owned(), telling);
-        let made =
-            || Arc::new(Self { chain: Chain::new(region, env), held: Mutex::default(), looking: Mutex::default() });
         let mut shared = SHARED.get().lock();
         if let Some(found) = shared.get(&key).and_then(Weak::upgrade) {
             return found;
         }
         shared.retain(|_, credentials| credentials.strong_count() > 0);
-        let made = made();
+        let made = Arc::new(Self { chain: Chain::new(region, env), held: Mutex::default(), looking: Mutex::default() });
         shared.insert(key, Arc::downgrade(&made));
         made
     }
