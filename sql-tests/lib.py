@@ -24,7 +24,7 @@ import urllib.request
 import xml.etree.ElementTree
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-LIBRARY = ROOT / "dist" / "liblitestream"  # without the suffix, as in .load
+LIBRARY = pathlib.Path(os.environ.get("LITESTREAM_TEST_LIBRARY", ROOT / "dist" / "liblitestream"))  # without the suffix, as in .load
 CACHE = pathlib.Path(os.environ.get("LITESTREAM_TEST_CACHE", ROOT / ".cache")).resolve()
 FULL = bool(os.environ.get("LITESTREAM_TEST_FULL"))
 JOBS = int(os.environ.get("LITESTREAM_TEST_JOBS", "2"))
@@ -32,10 +32,18 @@ JOBS = int(os.environ.get("LITESTREAM_TEST_JOBS", "2"))
 ACCESS_KEY, SECRET_KEY, REGION = "AKTEST", "sktestsktestsktest", "us-east-1"
 
 
+def sanitized(environment, leaks=False):
+    """The environment of a host that loads a library built with a sanitizer, whose runtime LITESTREAM_TEST_SANITIZER
+    names (.ci/sanitize.sh). Python leaks by itself, so only the shell is asked for leaks."""
+    runtime = os.environ.get("LITESTREAM_TEST_SANITIZER")
+    options = f"detect_leaks={int(leaks)}:abort_on_error=0:exitcode=99"
+    return dict(environment) | ({"LD_PRELOAD": runtime, "ASAN_OPTIONS": options} if runtime else {})
+
+
 def clean_environment(**more):
     """The environment without what would change how a store is reached; then `more`."""
     dropped = ("AWS_", "LITESTREAM_", "SQLITE_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
-    kept = {k: v for k, v in os.environ.items() if not k.upper().startswith(dropped)}
+    kept = {k: v for k, v in os.environ.items() if k.startswith("LITESTREAM_TEST_") or not k.upper().startswith(dropped)}
     return kept | {k: str(v) for k, v in more.items()}
 
 
@@ -78,7 +86,7 @@ class Cases:
             started = time.monotonic()
             try:
                 done = subprocess.run([sys.executable, str(script), *map(str, arguments)], timeout=timeout, text=True,
-                                      stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+                                      env=sanitized(os.environ), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
                 status, output = done.returncode, done.stdout
             except subprocess.TimeoutExpired as error:
                 status, output = "timeout", (error.stdout or b"").decode(errors="replace")

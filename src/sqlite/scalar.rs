@@ -1,10 +1,12 @@
 //! Scalar functions: arguments and results as Rust values, errors as messages, panics kept in.
 
+use super::api::call;
 use super::connection::Connection;
 use crate::error::{Error, Result};
 use crate::panic::guard;
-use sqlite_loadable::scalar::{FunctionFlags, define_scalar_function};
 use sqlite_loadable::{api, prelude::*};
+use sqlite3ext_sys as ffi;
+use std::ffi::{CString, c_int, c_void};
 
 /// A value of SQL.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,21 +38,40 @@ pub struct Function {
 }
 
 /// Defines it on a connection. Not to be called from triggers and views (DIRECTONLY): it has effects outside.
+///
+/// By SQLite's own routine: that of `sqlite_loadable` boxes a closure, which is never freed.
 pub fn define_function(db: Connection, function: &'static Function) -> Result<()> {
-    let body = |context: *mut sqlite3_context, values: &[*mut sqlite3_value]| {
-        let db = Connection::new(api::context_db_handle(context).cast());
-        let outcome = guard(|| {
-            let values = values.iter().map(value_of).collect::<Result<Vec<_>>>()?;
-            (function.call)(db, &values)
-        });
-        match outcome.and_then(|r| r) {
-            Ok(value) => give(context, &value),
-            Err(error) => Err(sqlite_loadable::Error::new_message(error.to_string())),
-        }
+    let name = CString::new(function.name).map_err(|_| Error::bug("a function's name"))?;
+    let flags = (ffi::SQLITE_UTF8 | ffi::SQLITE_DIRECTONLY) as c_int;
+    let data = std::ptr::from_ref(function).cast_mut().cast::<c_void>();
+    // SAFETY: the connection is open; the user data is static.
+    let rc = unsafe {
+        call!(create_function_v2(db.raw(), name.as_ptr(), function.arguments, flags, data, Some(run), None, None, None))
     };
-    let flags = FunctionFlags::UTF8 | FunctionFlags::DIRECTONLY;
-    define_scalar_function(db.raw().cast(), function.name, function.arguments, body, flags)
-        .map_err(|e| Error::bug(format!("{}: {}", function.name, e.result_error_message())))
+    if rc == 0 { Ok(()) } else { Err(Error::bug(format!("{}: SQLite result {rc}", function.name))) }
+}
+
+unsafe extern "C" fn run(context: *mut ffi::sqlite3_context, count: c_int, values: *mut *mut ffi::sqlite3_value) {
+    let outcome = guard(|| {
+        // SAFETY: called by SQLite for a function that was defined above, with `count` values.
+        let (function, db, values) = unsafe {
+            let function = &*call!(user_data(context)).cast::<Function>();
+            let values = if count > 0 { std::slice::from_raw_parts(values, count as usize) } else { &[] };
+            (function, Connection::new(call!(context_db_handle(context))), values)
+        };
+        let values = values.iter().map(|value| value_of(&value.cast())).collect::<Result<Vec<_>>>()?;
+        (function.call)(db, &values)
+    });
+    let _ = guard(|| match outcome.and_then(|r| r) {
+        Ok(value) => {
+            let _ = give(context.cast(), &value);
+        }
+        Err(error) => {
+            let text = error.to_string();
+            // SAFETY: SQLite copies the text of that length.
+            unsafe { call!(result_error(context, text.as_ptr().cast(), text.len() as c_int)) };
+        }
+    });
 }
 
 /// An argument as a value; a blob is taken as text.
