@@ -6,11 +6,10 @@
 
 use super::requests::{Call, Connection};
 use crate::error::{Error, Result};
+use crate::lock::{Mutex, PerProcess};
 use crate::store::{Metadata, Put};
 use bytes::Bytes;
-use parking_lot::Mutex;
 use std::collections::HashSet;
-use std::sync::LazyLock;
 
 /// The object's key, which no listing shows.
 pub(super) const KEY: &str = "liblitestream-probe";
@@ -20,7 +19,7 @@ const CONTENT: &[u8] =
 pub(super) const ADVICE: &str = "two primaries could overwrite each other: use another store or, if nobody else ever \
                                  writes below this URL, add conditional-writes=false to it";
 
-static PROVEN: LazyLock<Mutex<HashSet<String>>> = LazyLock::new(Mutex::default);
+static PROVEN: PerProcess<Mutex<HashSet<String>>> = PerProcess::new();
 
 /// Proves it, unless the URL says that it does not matter.
 pub(super) fn prove(connection: &Connection) -> Result<()> {
@@ -29,13 +28,13 @@ pub(super) fn prove(connection: &Connection) -> Result<()> {
         return Ok(());
     }
     let place = format!("{}{}", config.origin, config.base_path);
-    if PROVEN.lock().contains(&place) {
+    if PROVEN.get().lock().contains(&place) {
         return Ok(());
     }
     for _ in 0..2 {
         let call = Call::put(KEY).if_absent();
         if connection.put(call, KEY, Bytes::from_static(CONTENT), &Metadata::default())? == Put::Refused {
-            PROVEN.lock().insert(place);
+            PROVEN.get().lock().insert(place);
             return Ok(());
         }
     }
