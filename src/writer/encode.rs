@@ -197,8 +197,13 @@ impl Primary {
         let rolling = before.zip(work.sums.as_ref().map(Sums::rolling));
         work.head = Some(txid);
         work.staged.push_back(Staged { txid, timestamp, sequence: content.sequence, rolling });
-        work.remember()?;
-        self.record(work, content.commit, content.captured)
+        // The file is made, and the batch must not be made a second one: an old record only proves nothing (P11).
+        let remembered = work.remember();
+        let recorded = self.record(work, content.commit, content.captured);
+        if let Err(error) = remembered.and(recorded) {
+            self.fail_visibly(&error);
+        }
+        Ok(())
     }
 
     /// Writes the local record of the newest TXID.
