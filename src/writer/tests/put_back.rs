@@ -16,7 +16,7 @@ fn sync(primary: &Arc<Primary>) -> Txid {
 
 /// A database whose file alone holds everything, closed: it may be copied and put back.
 fn close(source: Source) -> (TempDir, PathBuf) {
-    let Source { directory, path, db } = source;
+    let Source { directory, path, db, .. } = source;
     drop(db);
     assert!(!beside(&path, "-wal").exists());
     (directory, path)
@@ -25,7 +25,7 @@ fn close(source: Source) -> (TempDir, PathBuf) {
 fn reopen((directory, path): (TempDir, PathBuf)) -> Source {
     let db = Connection::open(&path).unwrap();
     db.execute_batch("PRAGMA wal_autocheckpoint=0; SELECT count(*) FROM t").unwrap();
-    Source { directory, path, db }
+    Source { directory, path, db, broken: Arc::default() }
 }
 
 /// Replicates until `rows` more are durable, then closes everything.
