@@ -8,7 +8,7 @@ export PYTHON CARGO
 EXT := $(if $(filter Darwin,$(shell uname -s)),dylib,so)
 LIBRARY := dist/liblitestream.$(EXT)
 
-.PHONY: help deps build demo test test-all test-sqlite bench install clean
+.PHONY: help deps build demo test test-all test-sqlite test-sanitize test-fuzz test-deny bench install clean
 
 help: ## lists the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -37,6 +37,15 @@ test-all: build ## everything, with more seeds, more rounds and all combinations
 test-sqlite: build ## SQLite's own tests, all of them: nothing replicated, then everything in WAL mode
 	@.ci/deps.sh sqlite
 	@$(PYTHON) sql-tests/sqlite/run --all
+
+test-sanitize: ## the suites that load the library, with AddressSanitizer; needs a nightly toolchain
+	@.ci/sanitize.sh
+
+test-fuzz: ## each fuzz target for FUZZ_SECONDS (3600); needs a nightly toolchain
+	@.ci/fuzz.sh $(FUZZ_SECONDS)
+
+test-deny: ## advisories, licences, bans and sources of the dependencies; needs cargo-deny
+	@$(CARGO) deny --config .ci/deny.toml check
 
 bench: build ## W1 and R1: bare SQLite, this library and the real Litestream side by side
 	@.ci/deps.sh peers

@@ -52,7 +52,7 @@
 //! (`sqlite/api.rs`, `.ci/check-symbols.sh`). `unsafe` stands in `sqlite/` only.
 //!
 //! Architecture invariant: no panic, no output on the host's streams, no signal handler, and no thread before the first
-//! task (`panic.rs`, `thread.rs`, `writer/pool.rs`). A forked child begins with its own state (`vfs/primary.rs`).
+//! task (`panic.rs`, `thread.rs`, `writer/pool.rs`). A forked child begins with its own state (`lock.rs`).
 //!
 //! Architecture invariant: `ltx` and `wal` open, name and fetch nothing, and use no length before it is checked.
 //!

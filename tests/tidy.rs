@@ -134,6 +134,22 @@ fn banned_words_and_names_are_absent() {
     assert_none(&wrong);
 }
 
+/// A lock in a static is inherited by a forked child as it is, perhaps held by a thread that the child does not have.
+#[test]
+fn locks_in_statics_are_per_process() {
+    let mut wrong = Vec::new();
+    for path in files("src", &["rs"]) {
+        for (number, line) in numbered(&code_of(&path)) {
+            let is_static = line.trim_start().trim_start_matches("pub ").starts_with("static ");
+            let has_lock = words(line).any(|word| ["Mutex", "RwLock", "LazyLock"].contains(&word));
+            if is_static && has_lock && !words(line).any(|word| word == "PerProcess") {
+                wrong.push(format!("{}:{number}: make it a lock::PerProcess", path.display()));
+            }
+        }
+    }
+    assert_none(&wrong);
+}
+
 #[test]
 fn text_is_clean() {
     let mut wrong = Vec::new();

@@ -165,7 +165,8 @@ class Trials:
         connection.execute("SELECT litestream_sync(60)").fetchall()
         status = connection.execute("SELECT state, last_error FROM litestream_status WHERE path = ?", [str(path)]).fetchone()
         lib.check(status[0] == "running", "the state is", *status)
-        if fault and fault[0].startswith("our") and fault[1] not in UNNOTICED:
+        # A WAL of ours that is not opened is missed only if something is in it.
+        if fault and fault[0].startswith("our") and fault[1] not in UNNOTICED and fault[:2] != ("our_wal", "xOpen"):
             lib.check(status[1], "a failure that cannot be seen in litestream_status")
         connection.close()
         connection = lib.connect(":memory:")
