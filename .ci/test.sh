@@ -70,6 +70,7 @@ suite model "$PYTHON" sql-tests/model/run --seeds "1-$([ -n "$full" ] && echo 10
 suite crash "$PYTHON" sql-tests/crash/run --rounds "$([ -n "$full" ] && echo 1000 || echo 200)"
 suite steps "$PYTHON" sql-tests/faults/run steps --share "$([ -n "$full" ] && echo 1 || echo 0.01)"
 suite power "$PYTHON" sql-tests/faults/run power --seeds "1-$([ -n "$full" ] && echo 25 || echo 2)"
+suite disk "$PYTHON" sql-tests/faults/run disk --trials "$([ -n "$full" ] && echo 0 || echo 8)"
 suite peers "$PYTHON" sql-tests/peers/run
 # shellcheck disable=SC2046  # an option or nothing
 suite sqlite "$PYTHON" sql-tests/sqlite/run $([ -n "$full" ] && echo --all)

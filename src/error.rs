@@ -93,6 +93,12 @@ impl Error {
     pub fn context(self, what: impl fmt::Display) -> Self {
         Self { kind: self.kind, message: format!("{what}: {}", self.message) }
     }
+
+    /// The same error with a way out behind it.
+    #[must_use]
+    pub fn advise(self, way_out: &str) -> Self {
+        Self { kind: self.kind, message: format!("{}; {way_out}", self.message) }
+    }
 }
 
 /// Adds context to the error of a result.

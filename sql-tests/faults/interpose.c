@@ -23,7 +23,6 @@
 #include <string.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
-#include <sys/time.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -72,7 +71,7 @@ static const char *path_at(int dir, const char *name, char *path) {
 }
 
 struct record {
-    uint32_t step, path_size, to_size, is_open;
+    uint32_t step, path_size, to_size, zero;
     uint64_t inode, offset, size, first;
 };
 

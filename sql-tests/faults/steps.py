@@ -14,6 +14,7 @@ PAGE_SIZES = [512, 1024, 2048, 4096, 8192, 16384, 32768, 65536]
 PREPARED = 2  # transactions that are there before anything is replicated
 LAST = 16
 SPILLED = 10  # the transaction that is larger than what capture keeps in memory, where pages are large
+ROW = 8  # like writes in a row, beyond which the middle ones are left out
 OPTIONS = '{"sync_interval":"1h"}'  # nothing is shipped but where the workload waits for it
 
 
@@ -121,9 +122,22 @@ def kind_of(line):
     return f"{verb} {path.parent / name}"
 
 
+def thinned(lines):
+    """The numbers of the steps, without the middle of long rows of like writes: the pages of one commit, checkpoint or
+    spill."""
+    kept, row = [], []
+    for number, kind in enumerate([*map(kind_of, lines), None], 1):
+        if row and (kind != kind_of(lines[row[0] - 1]) or not kind.startswith("write")):
+            kept += row if len(row) <= ROW else [*row[:3], row[len(row) // 3], row[len(row) * 2 // 3], *row[-3:]]
+            row = []
+        row.append(number)
+    return kept
+
+
 def chosen(lines, share, rng):
-    """Which (step, half) to stop at: all, or the first and the last of each kind and a share of the others."""
-    halves = [(n, half) for n, line in enumerate(lines, 1) for half in ([False, True] if line.startswith("write") else [False])]
+    """Which (step, half) to stop at: all, or a share of them, and five times as many of the first and last of each kind."""
+    halves = [(n, half) for n in thinned(lines)
+              for half in ([False, True] if lines[n - 1].startswith("write") else [False])]
     if share >= 1:
         return halves
     kinds = {}

@@ -46,10 +46,14 @@ class History:
         self.db = sqlite3.connect(":memory:", isolation_level=None)
 
     def extend(self, last):
+        """All transactions up to this one."""
         while self.next <= last:
-            commit(self.db, self.next, self.fillers.get(self.next, 0))
-            self.numbers[lib.content_hash(self.db)] = self.next
+            self.commit(self.next)
             self.next += 1
+
+    def commit(self, number):
+        commit(self.db, number, self.fillers.get(number, 0))
+        self.numbers[lib.content_hash(self.db)] = number
 
     def number_of(self, path):
         """Which committed state the database file holds; it must be one."""

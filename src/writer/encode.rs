@@ -157,7 +157,11 @@ impl Primary {
         let rolling = before.zip(work.sums.as_ref().map(Sums::rolling));
         work.head = Some(txid);
         work.staged.push_back(Staged { txid, timestamp, sequence: content.sequence, rolling });
-        self.record(work, content.commit, content.captured)
+        // The file is made, and the batch must not be made a second one: an old record only proves nothing (P11).
+        if let Err(error) = self.record(work, content.commit, content.captured) {
+            self.fail_visibly(&error);
+        }
+        Ok(())
     }
 
     /// Writes the local record of the newest TXID.

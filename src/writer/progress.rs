@@ -67,7 +67,11 @@ impl Primary {
             _ => State::Retrying,
         };
         drop(progress);
-        self.fail_visibly(error);
+        self.fail_visibly(&match error.kind() {
+            Kind::Full => error.clone().advise("make room there; commits are kept, and this is tried again by itself"),
+            Kind::Io => error.clone().advise("commits are kept, and this is tried again by itself"),
+            _ => error.clone(),
+        });
     }
 
     /// Into the status, and to those who log.

@@ -4,7 +4,7 @@ mod capture;
 mod shipping;
 
 use crate::config::Options;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::ltx::PageSize;
 use crate::replica::{Options as RestoreOptions, Replica, Target, restore};
 use crate::store::Store;
@@ -15,14 +15,15 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
 
 const PAGE_SIZE: u32 = 1024;
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Plain files: the test process holds no lock that closing them could drop.
-struct PlainFile(File);
+/// Plain files: the test process holds no lock that closing them could drop. Syncing them fails while `broken`.
+struct PlainFile(File, Arc<AtomicBool>);
 
 impl DatabaseFile for PlainFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<bool> {
@@ -40,6 +41,9 @@ impl DatabaseFile for PlainFile {
         Ok(self.0.metadata().context("size")?.len())
     }
     fn sync(&self) -> Result<()> {
+        if self.1.load(Ordering::Relaxed) {
+            return Err(Error::new(Kind::Io, "sync: the disk is broken"));
+        }
         self.0.sync_data().context("sync")
     }
     fn has_moved(&self) -> bool {
@@ -47,7 +51,7 @@ impl DatabaseFile for PlainFile {
     }
 }
 
-struct PlainFiles(PathBuf);
+struct PlainFiles(PathBuf, Arc<AtomicBool>);
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
@@ -60,10 +64,10 @@ impl Files for PlainFiles {
         true
     }
     fn open_database(&self) -> Result<Box<dyn DatabaseFile>> {
-        Ok(Box::new(PlainFile(File::open(&self.0).context("open")?)))
+        Ok(Box::new(PlainFile(File::open(&self.0).context("open")?, Arc::clone(&self.1))))
     }
     fn open_wal(&self) -> Result<Box<dyn DatabaseFile>> {
-        Ok(Box::new(PlainFile(File::open(beside(&self.0, "-wal")).context("open")?)))
+        Ok(Box::new(PlainFile(File::open(beside(&self.0, "-wal")).context("open")?, Arc::clone(&self.1))))
     }
 }
 
@@ -72,6 +76,8 @@ struct Source {
     directory: TempDir,
     path: PathBuf,
     db: Connection,
+    /// Its files cannot be synced.
+    broken: Arc<AtomicBool>,
 }
 
 impl Source {
@@ -84,7 +90,7 @@ impl Source {
              CREATE TABLE t(id INTEGER PRIMARY KEY, v)"
         ))
         .unwrap();
-        Self { directory, path, db }
+        Self { directory, path, db, broken: Arc::default() }
     }
 
     fn insert(&self, rows: u32) {
@@ -122,7 +128,7 @@ impl Source {
         let primary = Primary::start_new(Parts {
             path: self.path.clone(),
             store: Arc::clone(store),
-            files: Arc::new(PlainFiles(self.path.clone())),
+            files: Arc::new(PlainFiles(self.path.clone(), Arc::clone(&self.broken))),
             options: Options { sync_interval: Duration::from_millis(1), ..Options::default() },
             page_size: PageSize::new(PAGE_SIZE).unwrap(),
             published: Some(header),

@@ -1,7 +1,6 @@
 //! What reaches the store, when the store does not always answer.
 
 use super::*;
-use crate::error::Kind;
 use crate::ltx::Txid;
 use crate::store::MemoryStore;
 use crate::store::fault::{Call, Fault, FaultStore};
@@ -35,6 +34,62 @@ fn p17_the_first_txid_is_a_complete_image_and_the_next_ones_follow_without_a_gap
         assert_eq!(sync(&primary).get(), n);
         assert_same(&source.restored(&store, Target::Latest), &source.image());
     }
+}
+
+/// P8: what could not be synced here is not shipped; afterwards it is.
+#[test]
+fn p8_nothing_is_shipped_before_the_wal_is_on_the_disk() {
+    let source = Source::new();
+    let (_, store) = faulty();
+    let primary = source.start(&store).unwrap();
+    sync(&primary);
+    source.broken.store(true, Ordering::Relaxed);
+    source.commit(&primary, 10);
+    let error = primary.sync(Duration::from_millis(300), &|| false).unwrap_err();
+    assert!(error.to_string().contains("(P8)"), "{error}");
+    assert_eq!(primary.status().state, State::Retrying);
+    assert!(primary.status().last_error.unwrap().0.to_string().contains("tried again"));
+    assert_eq!(store.list("ltx/").unwrap().len(), 1);
+    assert_eq!(primary.status().spool_files, 0);
+    source.broken.store(false, Ordering::Relaxed);
+    assert_eq!(sync(&primary).get(), 2);
+    assert_same(&source.restored(&store, Target::Latest), &source.image());
+}
+
+/// A record that cannot be written costs continuity at the next start, and does not ship the batch a second time.
+#[test]
+fn p11_a_batch_whose_record_cannot_be_written_is_one_object() {
+    let source = Source::new();
+    let (_, store) = faulty();
+    let primary = source.start(&store).unwrap();
+    sync(&primary);
+    let in_the_way = source.directory.path().join(".app.db-litestream/record.tmp");
+    std::fs::create_dir(&in_the_way).unwrap();
+    source.commit(&primary, 10);
+    assert_eq!(sync(&primary).get(), 2);
+    assert!(primary.status().last_error.unwrap().0.to_string().contains("record"));
+    std::fs::remove_dir(&in_the_way).unwrap();
+    assert_eq!(sync(&primary).get(), 2);
+    assert_eq!(store.list("ltx/").unwrap().len(), 2);
+    assert_same(&source.restored(&store, Target::Latest), &source.image());
+}
+
+/// P1: one publication per commit. Told again, told late, or told of a restart it is none.
+#[test]
+fn p1_a_commit_is_published_once() {
+    let source = Source::new();
+    let (_, store) = faulty();
+    let primary = source.start(&store).unwrap();
+    let before = source.header();
+    assert!(!primary.published(&before));
+    source.insert(1);
+    let after = source.header();
+    assert!(primary.published(&after));
+    assert!(!primary.published(&after));
+    assert!(!primary.published(&before));
+    assert!(!primary.published(&IndexHeader { max_frame: 0, ..after }));
+    sync(&primary);
+    assert_same(&source.restored(&store, Target::Latest), &source.image());
 }
 
 /// P19: a PUT whose answer is lost has happened; the next attempt finds its own bytes and goes on.
