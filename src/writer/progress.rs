@@ -67,11 +67,10 @@ impl Primary {
             _ => State::Retrying,
         };
         drop(progress);
-        self.fail_visibly(&match error.kind() {
-            Kind::Full => error.clone().advise("make room there; commits are kept, and this is tried again by itself"),
-            Kind::Io => error.clone().advise("commits are kept, and this is tried again by itself"),
-            _ => error.clone(),
-        });
+        match error.kind() {
+            Kind::Full => self.fail_visibly(&error.clone().advise("make room there")),
+            _ => self.fail_visibly(error),
+        }
     }
 
     /// Into the status, and to those who log.
