@@ -76,12 +76,10 @@ impl Primary {
         };
         let level = if progress.state.is_final() { log::Level::Error } else { log::Level::Warn };
         drop(progress);
-        let error = match error.kind() {
-            Kind::Full => error.clone().advise("make room there; commits are kept, and this is tried again by itself"),
-            Kind::Io => error.clone().advise("commits are kept, and this is tried again by itself"),
-            _ => error.clone(),
-        };
-        self.tell(&error, level);
+        match error.kind() {
+            Kind::Full => self.tell(&error.clone().advise("make room there"), level),
+            _ => self.tell(error, level),
+        }
     }
 
     /// Into the status, and into the host's log.

@@ -48,7 +48,6 @@ fn p8_nothing_is_shipped_before_the_wal_is_on_the_disk() {
     let error = primary.sync(Duration::from_millis(300), &|| false).unwrap_err();
     assert!(error.to_string().contains("(P8)"), "{error}");
     assert_eq!(primary.status().state, State::Retrying);
-    assert!(primary.status().last_error.unwrap().0.to_string().contains("tried again"));
     assert_eq!(store.list("ltx/").unwrap().len(), 1);
     assert_eq!(primary.status().spool_files, 0);
     source.broken.store(false, Ordering::Relaxed);
