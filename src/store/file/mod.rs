@@ -32,8 +32,28 @@ pub struct FileStore {
     url: String,
     tally: Arc<Tally>,
     gate: Option<Gate>,
-    /// Device and inode of the root, once it was seen.
-    seen: OnceLock<(u64, u64)>,
+    root_seen: Seen,
+}
+
+/// Device and inode of the root, once it was there.
+#[derive(Clone, Default)]
+struct Seen(Arc<OnceLock<(u64, u64)>>);
+
+impl Seen {
+    fn look(&self, root: &Path) {
+        if let (None, Ok(Some(number))) = (self.0.get(), directory_number(root)) {
+            let _ = self.0.set(number);
+        }
+    }
+}
+
+/// Device and inode; `None` if there is no directory.
+fn directory_number(path: &Path) -> io::Result<Option<(u64, u64)>> {
+    match fs::metadata(path) {
+        Ok(stat) => Ok(stat.is_dir().then(|| (stat.dev(), stat.ino()))),
+        Err(error) if is_absent(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// A failed operation on a path of the store.
@@ -72,7 +92,7 @@ impl FileStore {
             root,
             tally: Arc::default(),
             gate: None,
-            seen: OnceLock::new(),
+            root_seen: Seen::default(),
         }
     }
 
@@ -84,16 +104,13 @@ impl FileStore {
 
     /// The root is the one that it was: below the mount point of a disk that is gone, another replica would begin.
     fn check_root(&self) -> Result<()> {
-        let now = fs::metadata(&self.root).map(|stat| (stat.dev(), stat.ino()));
-        let what = match (now, self.seen.get()) {
-            (Ok(now), seen) if *seen.unwrap_or(&now) == now => {
-                let _ = self.seen.set(now);
-                return Ok(());
-            }
-            (Ok(_), _) => "is another directory than before",
-            (Err(_), None) => return Ok(()),
-            (Err(error), Some(_)) if is_absent(&error) => "is gone",
-            (Err(error), Some(_)) => return Err(failed("stat", &self.root, &error)),
+        self.root_seen.look(&self.root);
+        let Some(seen) = self.root_seen.0.get() else { return Ok(()) };
+        let what = match directory_number(&self.root) {
+            Ok(Some(now)) if now == *seen => return Ok(()),
+            Ok(Some(_)) => "is another directory than before",
+            Ok(None) => "is gone",
+            Err(error) => return Err(failed("stat", &self.root, &error)),
         };
         let text = format!("{} {what}: a disk that is not mounted? Nothing is written there", self.root.display());
         Err(Error::new(Kind::Unavailable, text))
@@ -249,6 +266,7 @@ impl Store for FileStore {
             metadata: metadata.clone(),
             tally: Arc::clone(&self.tally),
             gate: self.gate.clone(),
+            root: (self.root.clone(), self.root_seen.clone()),
         }))
     }
 
@@ -288,6 +306,8 @@ struct FileUpload {
     metadata: Metadata,
     tally: Arc<Tally>,
     gate: Option<Gate>,
+    /// Made by the first object.
+    root: (PathBuf, Seen),
 }
 
 impl Upload for FileUpload {
@@ -299,6 +319,8 @@ impl Upload for FileUpload {
 
     fn finish_if_absent(self: Box<Self>) -> Result<Put> {
         self.gate.as_ref().map_or(Ok(()), |gate| gate())?;
-        self.staged.publish(&self.metadata, Condition::Absent)
+        let put = self.staged.publish(&self.metadata, Condition::Absent)?;
+        self.root.1.look(&self.root.0);
+        Ok(put)
     }
 }
