@@ -84,7 +84,11 @@ impl FileStore {
 
     /// The root is the one that it was: below the mount point of a disk that is gone, another replica would begin.
     fn check_root(&self) -> Result<()> {
-        let now = fs::metadata(&self.root).map(|stat| (stat.dev(), stat.ino()));
+        // A file in its place is not what is there from now on.
+        let now = match fs::metadata(&self.root) {
+            Ok(stat) if !stat.is_dir() => Err(io::ErrorKind::NotADirectory.into()),
+            stat => stat.map(|stat| (stat.dev(), stat.ino())),
+        };
         let what = match (now, self.seen.get()) {
             (Ok(now), seen) if *seen.unwrap_or(&now) == now => {
                 let _ = self.seen.set(now);
