@@ -8,7 +8,6 @@
 use super::primary::{BaseFiles, Database, Stores, base, database, pools};
 use crate::config::Options;
 use crate::error::{Error, Kind, Result};
-use crate::lock::Mutex;
 use crate::store::Store;
 use crate::time::Timestamp;
 use crate::writer::{self, Files, Parts, Primary, State, Status};
