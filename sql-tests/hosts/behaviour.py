@@ -69,6 +69,29 @@ def a_database_opened_by_uri_ships_what_a_crash_left_in_its_wal(scratch):
     db.close()
 
 
+def a_database_opened_by_uri_waits_while_another_process_ships_it(scratch):
+    """P16: the open succeeds, the status says why nothing begins, and the next opening of the WAL tries again."""
+    other = subprocess.Popen(["sqlite3", scratch / "app.db", "-cmd", f".load {lib.LIBRARY}"], text=True,
+                             stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    other.stdin.write(f"SELECT litestream_replicate('file://{scratch}/app.db-replica'); CREATE TABLE t(a);\n")
+    other.stdin.flush()
+    lib.check(other.stdout.readline().strip() == "0000000000000001", "the other process does not replicate")
+    lib.connect(":memory:", load=True).close()
+    uri = f"file:{scratch}/app.db?replica=file://{scratch}/app.db-replica"
+    db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30)
+    db.execute("SELECT * FROM sqlite_schema").fetchall()
+    state, error = db.execute("SELECT state, last_error FROM litestream_status").fetchone()
+    lib.check(state == "waiting" and "another process" in error, state, error)
+    db.close()
+    other.communicate()
+    db = sqlite3.connect(uri, uri=True, isolation_level=None)
+    db.execute("INSERT INTO t VALUES (1)")
+    lib.check(lib.scalar(db, "SELECT litestream_sync()") > "0000000000000001", "nothing was shipped")
+    db.close()
+    restored = sqlite3.connect(restore(scratch, "app.db"))
+    lib.check(restored.execute("SELECT a FROM t").fetchall() == [(1,)], "another content")
+
+
 def a_close_does_not_wait_for_what_cannot_come(scratch):
     """A database that is empty now has nothing to ship; the close would wait for the whole close_timeout."""
     lib.connect(":memory:", load=True).close()

@@ -8,7 +8,6 @@
 use super::primary::{BaseFiles, Database, Stores, base, database, pools};
 use crate::config::Options;
 use crate::error::{Error, Kind, Result};
-use crate::lock::Mutex;
 use crate::store::Store;
 use crate::time::Timestamp;
 use crate::writer::{self, Files, Parts, Primary, State, Status};
@@ -101,11 +100,11 @@ fn start(database: &Database, wanted: &Wanted) -> Result<Arc<Primary>> {
     })
 }
 
-/// The row of `litestream_status` of a replication that has not begun.
-pub(super) fn status(path: &str, wanted: &Mutex<Option<Wanted>>) -> Option<Status> {
-    let wanted = wanted.lock().clone()?;
+/// The row of `litestream_status` of an open database whose replication has not begun.
+pub(super) fn status(database: &Database) -> Option<Status> {
+    let wanted = database.wanted.lock().clone().filter(|_| database.connections.load(Ordering::Acquire) > 0)?;
     Some(Status {
-        path: path.to_owned(),
+        path: database.path.clone(),
         url: wanted.store.url().to_owned(),
         state: State::Waiting,
         txid: None,

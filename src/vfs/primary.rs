@@ -366,7 +366,7 @@ pub fn statuses() -> Vec<Status> {
     let databases: Vec<_> = process().databases.lock().values().cloned().collect();
     let status = |database: &Arc<Database>| match database.primary() {
         Some(primary) => Some(primary.status()),
-        None => by_uri::status(&database.path, &database.wanted),
+        None => by_uri::status(database),
     };
     databases.iter().filter_map(status).collect()
 }

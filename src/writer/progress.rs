@@ -160,7 +160,13 @@ impl Primary {
         let begun = self.steps.load(Ordering::Acquire);
         let stalled = || self.stalled_step.load(Ordering::Acquire) > begun;
         let deadline = self.now() + timeout;
-        let outcome = self.sync(timeout, &|| cancelled() || stalled());
+        let outcome = self.sync(timeout, &|| cancelled() || stalled()).map_err(|error| match error.kind() {
+            Kind::Interrupted if stalled() => {
+                let text = format!("{}: nothing can be shipped before the next commit", self.path.display());
+                Error::new(Kind::Unavailable, text)
+            }
+            _ => error,
+        });
         // The step under way, whose news this may have been, ends first: then nothing holds the files.
         let _only_one = self.shipping.try_lock_for(deadline.saturating_duration_since(self.now()));
         let spooled = self.work.try_lock_for(timeout).map(|mut work| match work.as_mut() {
