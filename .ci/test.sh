@@ -66,6 +66,7 @@ suite cargo "$CARGO" test --locked --quiet
 suite sql "$PYTHON" sql-tests/run
 suite hosts "$PYTHON" sql-tests/hosts/run
 suite methods "$PYTHON" sql-tests/methods/run
+suite foreign "$PYTHON" sql-tests/foreign/run --seeds "1-$([ -n "$full" ] && echo 100 || echo 6)"
 suite model "$PYTHON" sql-tests/model/run --seeds "1-$([ -n "$full" ] && echo 1000 || echo 300)"
 suite crash "$PYTHON" sql-tests/crash/run --rounds "$([ -n "$full" ] && echo 1000 || echo 200)"
 suite steps "$PYTHON" sql-tests/faults/run steps --share "$([ -n "$full" ] && echo 1 || echo 0.01)"

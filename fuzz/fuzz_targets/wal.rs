@@ -8,7 +8,7 @@ use litestream::wal::{FrameHeader, IndexHeader, WalHeader, frame_offset};
 
 fuzz_target!(|bytes: &[u8]| {
     if let Some(copies) = bytes.first_chunk::<{ 2 * IndexHeader::SIZE }>() {
-        let _ = IndexHeader::parse_both(copies);
+        let _ = IndexHeader::parse_both(copies, None);
     }
     if let Some(first) = bytes.first_chunk() {
         let _ = IndexHeader::parse(first);

@@ -66,13 +66,13 @@ impl BaseFile {
         if rc == ffi::SQLITE_OK as i32 { Ok(opened) } else { Err(opened.error("open", rc)) }
     }
 
-    fn methods(&self) -> Option<&ffi::sqlite3_io_methods> {
+    pub(super) fn methods(&self) -> Option<&ffi::sqlite3_io_methods> {
         let file = self.file.as_ptr().cast::<ffi::sqlite3_file>();
         // SAFETY: the object starts with sqlite3_file; xOpen set pMethods to a static table or to null.
         unsafe { (*file).pMethods.as_ref() }
     }
 
-    fn raw(&self) -> *mut ffi::sqlite3_file {
+    pub(super) fn raw(&self) -> *mut ffi::sqlite3_file {
         self.file.as_ptr().cast_mut().cast()
     }
 

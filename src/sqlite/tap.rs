@@ -5,6 +5,7 @@
 //! xLock ...) is called directly and costs nothing, and a connection that was opened before the extension was loaded
 //! is adopted in the same way (P14). A tap lives from there until the file's xClose.
 
+use super::shared_index::WalIndexStart;
 use crate::panic::guard;
 use sqlite3ext_sys as ffi;
 use std::ffi::{c_int, c_void};
@@ -37,7 +38,8 @@ pub trait Observer: Send + Sync {
     fn reading(&self, header: &WalIndexHeader);
     /// There is something to capture.
     fn wake(&self);
-    /// WAL content is about to be destroyed: all that is published must be captured before this returns (P3).
+    /// WAL content is about to be destroyed: all that is published must be captured before this returns (P3), whichever
+    /// process captures (P13): told also where nothing is active.
     fn barrier(&self, header: Option<&WalIndexHeader>);
     /// The exclusive read locks of a restart are being given back: the header as the restart left it.
     fn restarted(&self, header: &WalIndexHeader);
@@ -49,6 +51,8 @@ pub trait Observer: Send + Sync {
     fn wal_closing(&self);
     /// The write lock was just taken: what is published now, by whomever.
     fn write_locked(&self, header: &WalIndexHeader);
+    /// It is about to be given back, after what it has published was told.
+    fn write_unlocking(&self);
     /// An exclusive connection, which takes no locks and may have no shared memory, has committed (P4). As `published`.
     fn committed_exclusively(&self, header: Option<&WalIndexHeader>) -> bool;
     /// Bytes of the database are about to be overwritten, as by a checkpoint.
@@ -57,24 +61,42 @@ pub trait Observer: Send + Sync {
     fn last_close(&self);
     /// A connection has closed the database file.
     fn closed(&self);
+    /// The connection has the wal-index mapped from here on.
+    fn index_mapped(&self);
+    /// It is about to unmap it.
+    fn index_unmapping(&self);
+    /// A checkpoint is about to ask for the lock under which it writes to the database.
+    fn backfilling(&self);
+    /// A checkpoint of this process begins, or ends: the wal-index under the checkpoint lock.
+    fn checkpoint(&self, begins: bool, index: &WalIndexStart);
+    /// A write to the WAL, or its sync, has failed: what was written is no commit (P4).
+    fn wal_failed(&self);
+    /// The database is about to leave WAL mode. Whether that is refused (P16).
+    fn refuses_to_leave_wal(&self) -> bool;
+    /// A commit in rollback mode is being written to the database (P16).
+    fn rollback_commit(&self);
     /// A PRAGMA was given for this database.
     fn pragma(&self, name: &str, argument: Option<&str>) -> PragmaAnswer;
 }
 
 #[repr(C)]
-struct Tap {
+pub(super) struct Tap {
     /// First, so that `pMethods` is a pointer to the tap.
     methods: ffi::sqlite3_io_methods,
     base: *const ffi::sqlite3_io_methods,
-    observer: Arc<dyn Observer>,
+    pub(super) observer: Arc<dyn Observer>,
     /// The first region of the wal-index while it is mapped. Only the connection's own thread touches it (P1).
-    shm: *const u8,
+    pub(super) shm: *const u8,
     /// Read locks that the connection holds. In normal mode it has one at COMMIT_PHASETWO; an exclusive one takes none.
-    read_locks: u32,
+    pub(super) read_locks: u32,
     /// `reading` was told.
     told_reading: bool,
+    /// `write_locked` was told.
+    writing: bool,
     /// It holds the read locks of a restart (P3 a).
     holds_restart_locks: bool,
+    /// The last file control asked whether the file was moved, as SQLite does right before a last close.
+    pub(super) closing: bool,
     role: TapRole,
 }
 
@@ -85,33 +107,62 @@ const WRITE_LOCK: c_int = 0;
 /// WAL_READ_LOCK(1), the first of the four that a restart holds.
 const RESTART_LOCK: c_int = 4;
 const RESTART_LOCKS: c_int = 4;
+const CHECKPOINT_LOCK: c_int = 1;
+/// WAL_READ_LOCK(0): readers that read the database file alone.
+const BACKFILL_LOCK: c_int = 3;
+/// Where page 1 says whether the database is in WAL mode, 2, or in rollback mode, 1 (SQLite's fileformat, 1.3.3).
+const WRITE_VERSION: usize = 18;
+
 impl Tap {
     /// The tap of a tapped file.
-    unsafe fn of<'a>(file: *mut ffi::sqlite3_file) -> &'a mut Self {
+    pub(super) unsafe fn of<'a>(file: *mut ffi::sqlite3_file) -> &'a mut Self {
         // SAFETY: only methods of a tap call this, so pMethods points to the first field of a live Tap, and SQLite
         // serialises calls on one file.
         unsafe { &mut *(*file).pMethods.cast_mut().cast::<Self>() }
     }
 
-    fn base(&self) -> &ffi::sqlite3_io_methods {
+    pub(super) fn base(&self) -> &ffi::sqlite3_io_methods {
         // SAFETY: the base VFS's table outlives its open files.
         unsafe { &*self.base }
     }
 
     /// The published header, if the wal-index is mapped.
-    fn header(&self) -> Option<WalIndexHeader> {
+    pub(super) fn header(&self) -> Option<WalIndexHeader> {
         if self.shm.is_null() {
             return None;
         }
-        fence(Ordering::SeqCst);
         let mut copy = [0; 48];
-        for (word, out) in copy.chunks_exact_mut(4).enumerate() {
-            // SAFETY: the region has 32 KiB, 4-byte aligned; the caller holds the lock that guards it, and volatile
-            // reads of words are what SQLite itself does.
-            let value = unsafe { self.shm.cast::<u32>().add(word).read_volatile() };
-            out.copy_from_slice(&value.to_ne_bytes());
-        }
+        // SAFETY: the region has 32 KiB, and is mapped while `shm` is set.
+        unsafe { read_words(self.shm, &mut copy) };
         Some(copy)
+    }
+
+    /// The first region of the wal-index is mapped.
+    fn mapped(&mut self, region: *const u8) {
+        if self.shm.is_null() && !region.is_null() {
+            let _ = guard(|| self.observer.index_mapped());
+        }
+        self.shm = region;
+    }
+
+    /// It is about to be unmapped.
+    fn unmapping(&mut self) {
+        if !std::mem::replace(&mut self.shm, std::ptr::null()).is_null() {
+            let _ = guard(|| self.observer.index_unmapping());
+        }
+    }
+}
+
+/// Copies the start of a wal-index, word by word, as SQLite reads it.
+///
+/// # Safety
+/// `region` is mapped, 4-byte aligned, and at least as long as `copy`, whose length is a multiple of 4.
+pub(super) unsafe fn read_words(region: *const u8, copy: &mut [u8]) {
+    fence(Ordering::SeqCst);
+    for (word, out) in copy.chunks_exact_mut(4).enumerate() {
+        // SAFETY: the caller's promise.
+        let value = unsafe { region.cast::<u32>().add(word).read_volatile() };
+        out.copy_from_slice(&value.to_ne_bytes());
     }
 }
 
@@ -145,7 +196,8 @@ pub(super) unsafe fn tap(file: *mut ffi::sqlite3_file, role: TapRole, observer: 
         TapRole::Database => {
             methods.xWrite = Some(x_write_database);
             methods.xTruncate = Some(x_truncate_database);
-            methods.xFileControl = Some(x_file_control);
+            methods.xLock = methods.xLock.map(|_| super::control::x_lock as _);
+            methods.xFileControl = Some(super::control::x_file_control);
             // A method that the base lacks stays absent: its absence is how SQLite learns what the file can do.
             methods.xShmMap = methods.xShmMap.map(|_| x_shm_map as _);
             methods.xShmLock = methods.xShmLock.map(|_| x_shm_lock as _);
@@ -154,6 +206,7 @@ pub(super) unsafe fn tap(file: *mut ffi::sqlite3_file, role: TapRole, observer: 
         TapRole::Wal => {
             methods.xWrite = Some(x_write_wal);
             methods.xTruncate = Some(x_truncate_wal);
+            methods.xSync = Some(super::control::x_sync_wal);
         }
     }
     let tap = Box::new(Tap {
@@ -163,7 +216,9 @@ pub(super) unsafe fn tap(file: *mut ffi::sqlite3_file, role: TapRole, observer: 
         shm: std::ptr::null(),
         read_locks: 0,
         told_reading: false,
+        writing: false,
         holds_restart_locks: false,
+        closing: false,
         role,
     });
     let tap = Box::into_raw(tap);
@@ -220,7 +275,7 @@ pub(super) unsafe fn published_header(file: *mut ffi::sqlite3_file) -> Option<Wa
             if map(file, 0, 32768, 0, &mut region) != 0 || region.is_null() {
                 return None;
             }
-            tap.shm = region.cast::<u8>();
+            tap.mapped(region.cast::<u8>());
         }
         tap.header()
     }
@@ -231,6 +286,7 @@ unsafe extern "C" fn x_close(file: *mut ffi::sqlite3_file) -> c_int {
     unsafe {
         let tap = (*file).pMethods.cast_mut().cast::<Tap>();
         let is_database = (*tap).role == TapRole::Database;
+        (*tap).unmapping();
         let observer = Arc::clone(&(*tap).observer);
         if !is_database && observer.is_active() {
             let _ = guard(|| observer.wal_closing());
@@ -253,7 +309,13 @@ unsafe extern "C" fn x_write_database(file: *mut ffi::sqlite3_file, data: *const
     unsafe {
         let tap = Tap::of(file);
         if tap.observer.is_active() {
-            let _ = guard(|| tap.observer.database_write(at as u64, n as u64));
+            let version = (at == 0 && n as usize > WRITE_VERSION).then(|| *data.cast::<u8>().add(WRITE_VERSION));
+            let _ = guard(|| {
+                tap.observer.database_write(at as u64, n as u64);
+                if version == Some(1) {
+                    tap.observer.rollback_commit();
+                }
+            });
         }
         match tap.base().xWrite {
             Some(write) => write(file, data, n, at),
@@ -295,10 +357,11 @@ unsafe extern "C" fn x_write_wal(file: *mut ffi::sqlite3_file, data: *const c_vo
             let bytes = std::slice::from_raw_parts(data.cast::<u8>(), n as usize);
             let _ = guard(|| tap.observer.wal_write(at as u64, bytes));
         }
-        match tap.base().xWrite {
+        let rc = match tap.base().xWrite {
             Some(write) => write(file, data, n, at),
             None => ffi::SQLITE_IOERR as c_int,
-        }
+        };
+        super::control::tell_failure(tap, rc)
     }
 }
 
@@ -315,7 +378,7 @@ unsafe extern "C" fn x_shm_map(
         let Some(map) = tap.base().xShmMap else { return ffi::SQLITE_IOERR as c_int };
         let rc = map(file, region, size, extend, out);
         if region == 0 && rc == 0 {
-            tap.shm = (*out).cast::<u8>();
+            tap.mapped((*out).cast::<u8>());
         }
         rc
     }
@@ -341,18 +404,25 @@ unsafe extern "C" fn x_shm_lock(file: *mut ffi::sqlite3_file, offset: c_int, n: 
     let is_restart = offset == RESTART_LOCK && n == RESTART_LOCKS;
     let active = tap.observer.is_active();
     if flags & SHM_LOCK != 0 {
-        if is_restart && active {
+        if is_restart {
             let header = tap.header();
             let _ = guard(|| tap.observer.barrier(header.as_ref()));
+        }
+        if offset == BACKFILL_LOCK && n == 1 && active {
+            let _ = guard(|| tap.observer.backfilling());
         }
         // SAFETY: forwarded as it came.
         let rc = unsafe { lock(file, offset, n, flags) };
         if rc == 0 {
             tap.holds_restart_locks |= is_restart;
+            if offset == CHECKPOINT_LOCK {
+                tell_checkpoint(tap, true);
+            }
             if offset == WRITE_LOCK
                 && active
                 && let Some(header) = tap.header()
             {
+                tap.writing = true;
                 let _ = guard(|| tap.observer.write_locked(&header));
             }
         }
@@ -361,6 +431,9 @@ unsafe extern "C" fn x_shm_lock(file: *mut ffi::sqlite3_file, offset: c_int, n: 
     debug_assert!(flags & SHM_UNLOCK != 0);
     // P1: copied and told before forwarding, so that no later commit is told first; a thread is woken after it, so that
     // nobody waits for that. The unlock's own result is ignored by SQLite and so says nothing.
+    if offset == CHECKPOINT_LOCK {
+        tell_checkpoint(tap, false);
+    }
     let publishes = offset == WRITE_LOCK;
     let restarts = is_restart && std::mem::take(&mut tap.holds_restart_locks);
     let header = if active && (publishes || restarts) { tap.header() } else { None };
@@ -370,6 +443,9 @@ unsafe extern "C" fn x_shm_lock(file: *mut ffi::sqlite3_file, offset: c_int, n: 
     let mut news = false;
     if let (true, Some(header)) = (publishes, &header) {
         news = guard(|| tap.observer.published(header)).unwrap_or(false);
+    }
+    if publishes && std::mem::take(&mut tap.writing) {
+        let _ = guard(|| tap.observer.write_unlocking());
     }
     // SAFETY: forwarded as it came.
     let rc = unsafe { lock(file, offset, n, flags) };
@@ -387,82 +463,31 @@ fn tell_reading(tap: &mut Tap) {
     }
 }
 
+fn tell_checkpoint(tap: &Tap, begins: bool) {
+    if tap.observer.is_active() && !tap.shm.is_null() {
+        let mut index = [0; 136];
+        // SAFETY: the region has 32 KiB, and is mapped while `shm` is set.
+        unsafe { read_words(tap.shm, &mut index) };
+        let _ = guard(|| tap.observer.checkpoint(begins, &index));
+    }
+}
+
 unsafe extern "C" fn x_shm_unmap(file: *mut ffi::sqlite3_file, delete: c_int) -> c_int {
     // SAFETY: called by SQLite on a tapped file.
     unsafe {
         let tap = Tap::of(file);
-        if delete != 0 && tap.observer.is_active() {
+        if delete != 0 {
             let header = tap.header();
             let _ = guard(|| {
                 tap.observer.barrier(header.as_ref());
                 tap.observer.last_close();
             });
         }
-        tap.shm = std::ptr::null();
         tap.told_reading = false;
+        tap.unmapping();
         match tap.base().xShmUnmap {
             Some(unmap) => unmap(file, delete),
             None => 0,
-        }
-    }
-}
-
-unsafe extern "C" fn x_file_control(file: *mut ffi::sqlite3_file, op: c_int, arg: *mut c_void) -> c_int {
-    // SAFETY: called by SQLite on a tapped file; `arg` is what the opcode says.
-    unsafe {
-        let tap = Tap::of(file);
-        match op as u32 {
-            // P4: the locks are not used, so the connection is exclusive, and the header is its own.
-            ffi::SQLITE_FCNTL_COMMIT_PHASETWO if tap.read_locks == 0 && tap.observer.is_active() => {
-                let header = tap.header();
-                let _ = guard(|| {
-                    if tap.observer.committed_exclusively(header.as_ref()) {
-                        tap.observer.wake();
-                    }
-                });
-            }
-            ffi::SQLITE_FCNTL_PRAGMA => {
-                if let Some(rc) = pragma(tap, arg.cast()) {
-                    return rc;
-                }
-            }
-            _ => {}
-        }
-        let Some(control) = tap.base().xFileControl else { return ffi::SQLITE_NOTFOUND as c_int };
-        let rc = control(file, op, arg);
-        if op as u32 == ffi::SQLITE_FCNTL_VFSNAME && rc == 0 && !arg.is_null() {
-            let name = arg.cast::<*mut std::os::raw::c_char>();
-            let below = super::api::text_of(*name);
-            super::api::call!(free((*name).cast()));
-            *name = super::api::sqlite_text(&format!("{}/{below}", super::shim::VFS_NAME));
-        }
-        rc
-    }
-}
-
-/// SQLITE_FCNTL_PRAGMA: `[result, name, argument]`. `None`: SQLite goes on.
-unsafe fn pragma(tap: &Tap, args: *mut *mut std::os::raw::c_char) -> Option<c_int> {
-    // SAFETY: the opcode's array has at least three entries; the first is where a result or message goes.
-    unsafe {
-        let name = super::api::text_of(*args.add(1));
-        let argument = *args.add(2);
-        let argument = (!argument.is_null()).then(|| super::api::text_of(argument));
-        match guard(|| tap.observer.pragma(&name, argument.as_deref())) {
-            Ok(PragmaAnswer::Forward) => None,
-            Ok(PragmaAnswer::Row(text)) => {
-                if let Some(text) = text {
-                    *args = super::api::sqlite_text(&text);
-                }
-                Some(0)
-            }
-            Ok(PragmaAnswer::Refuse(message)) => {
-                *args = super::api::sqlite_text(&message);
-                Some(ffi::SQLITE_ERROR as c_int)
-            }
-            Err(error) => {
-                *args = super::api::sqlite_text(&error.to_string());
-                Some(ffi::SQLITE_ERROR as c_int)
-            }
         }
     }
 }

@@ -5,7 +5,8 @@
 //! the page size comes from the file, what is published from the taps, and where to go on is found out on a thread of
 //! ours.
 
-use super::primary::{BaseFiles, Database, Stores, base, database, pools};
+use super::files::BaseFiles;
+use super::primary::{Database, Stores, base, database, pools};
 use crate::config::Options;
 use crate::error::{Error, Kind, Result};
 use crate::store::Store;
@@ -84,7 +85,7 @@ pub(super) fn wal_opened(database: &Database) {
 }
 
 fn start(database: &Database, wanted: &Wanted) -> Result<Arc<Primary>> {
-    let files = BaseFiles { vfs: base()?, path: database.path.clone() };
+    let files = BaseFiles { vfs: base()?, path: database.path.clone(), usage: Arc::clone(&database.usage) };
     // A database in WAL mode has a header: the mode stands in it too.
     let page_size = writer::page_size_of(files.open_database()?.as_ref())?;
     let page_size = page_size.ok_or_else(|| Error::corrupt(format!("{} has no sound header", database.path)))?;

@@ -1,17 +1,19 @@
 //! The databases that are open in this process, which of them are replicated, and what their taps tell.
 
 use super::by_uri::{self, Wanted};
+use super::exclusive::Exclusive;
+use super::files::Usage;
 use crate::config::Options;
 use crate::error::{Error, Kind, Result};
 use crate::lock::{Mutex, PerProcess, RwLock};
 use crate::ltx::PageSize;
 use crate::replica::Listing;
 use crate::sqlite::{
-    BaseFile, BaseVfs, Connection, FileRole, Observer, PragmaAnswer, Shim, WalIndexHeader, install_shim,
+    BaseFile, BaseVfs, Connection, FileRole, Observer, PragmaAnswer, Shim, WalIndexHeader, WalIndexStart, install_shim,
 };
 use crate::store::{self, Limits, Store};
-use crate::wal::{FrameHeader, IndexHeader, Salts, WAL_HEADER_SIZE};
-use crate::writer::{self, DatabaseFile, Files, Parts, Pools, Primary, Status};
+use crate::wal::{IndexHeader, WAL_HEADER_SIZE};
+use crate::writer::{self, Handover, Parts, Pools, Primary, Status};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -45,6 +47,9 @@ pub(super) struct Database {
     pub(super) path: String,
     pid: u32,
     pub(super) connections: AtomicUsize,
+    pub(super) usage: Arc<Usage>,
+    /// P13: for the barriers, while another process has the primary.
+    handover: Handover,
     /// Held while replication is started or stopped.
     pub(super) control: Mutex<()>,
     /// The replica that a URI named.
@@ -53,14 +58,6 @@ pub(super) struct Database {
     primary: RwLock<Option<Arc<Primary>>>,
     /// P4: the last commit frame that was written to the WAL, for a connection without shared memory.
     exclusive: Mutex<Exclusive>,
-}
-
-#[derive(Default)]
-struct Exclusive {
-    page_size: Option<PageSize>,
-    big_endian: bool,
-    salts: Salts,
-    last_commit: Option<(u32, FrameHeader)>,
 }
 
 impl Database {
@@ -79,17 +76,7 @@ impl Database {
 
     /// The published end of a WAL that only an exclusive connection uses.
     fn exclusive_header(&self) -> Option<IndexHeader> {
-        let exclusive = self.exclusive.lock();
-        let (frame, header) = exclusive.last_commit?;
-        Some(IndexHeader {
-            change: 0,
-            big_endian_checksum: exclusive.big_endian,
-            page_size: exclusive.page_size?,
-            max_frame: frame,
-            page_count: header.commit,
-            frame_checksum: header.checksum,
-            salts: exclusive.salts,
-        })
+        self.exclusive.lock().published()
     }
 }
 
@@ -118,7 +105,12 @@ impl Observer for Database {
     }
 
     fn barrier(&self, header: Option<&WalIndexHeader>) {
-        let Some(primary) = self.primary() else { return };
+        let Some(primary) = self.primary() else {
+            if let Some(header) = header.and_then(IndexHeader::parse) {
+                self.handover.wait(self.path.as_ref(), &header, Options::default().barrier_timeout);
+            }
+            return;
+        };
         let published = match header {
             Some(header) => IndexHeader::parse(header),
             None => self.exclusive_header(),
@@ -142,14 +134,49 @@ impl Observer for Database {
             self.wal_header_write(bytes);
             return;
         }
-        let (Ok(bytes), Some(page_size)) = (<&[u8; 24]>::try_from(bytes), exclusive.page_size) else { return };
-        let frame_size = 24 + u64::from(page_size.get());
-        let is_frame = offset >= WAL_HEADER_SIZE && (offset - WAL_HEADER_SIZE).is_multiple_of(frame_size);
-        if let (true, Ok(header)) = (is_frame, FrameHeader::parse(bytes))
-            && header.commit != 0
+        exclusive.frame_write(offset, bytes);
+    }
+
+    fn wal_failed(&self) {
+        if self.pid == std::process::id() {
+            self.exclusive.lock().failed();
+        }
+    }
+
+    fn index_mapped(&self) {
+        self.usage.mapped.fetch_add(1, Ordering::SeqCst);
+        if let Some(primary) = self.primary() {
+            primary.index_mapped();
+        }
+    }
+
+    fn index_unmapping(&self) {
+        if self.usage.mapped.fetch_sub(1, Ordering::SeqCst) == 1
+            && let Some(primary) = self.primary()
         {
-            let frame = u32::try_from((offset - WAL_HEADER_SIZE) / frame_size + 1).unwrap_or(u32::MAX);
-            exclusive.last_commit = Some((frame, header));
+            primary.index_unmapped();
+        }
+    }
+
+    fn backfilling(&self) {
+        if let Some(primary) = self.primary() {
+            primary.backfilling();
+        }
+    }
+
+    fn checkpoint(&self, begins: bool, index: &WalIndexStart) {
+        if let Some(primary) = self.primary() {
+            primary.checkpoint(begins, index);
+        }
+    }
+
+    fn refuses_to_leave_wal(&self) -> bool {
+        self.primary().is_some_and(|primary| primary.refuses_to_leave_wal())
+    }
+
+    fn rollback_commit(&self) {
+        if let Some(primary) = self.primary() {
+            primary.rollback_commit();
         }
     }
 
@@ -159,7 +186,12 @@ impl Observer for Database {
         }
     }
 
+    fn write_unlocking(&self) {
+        self.usage.writes.fetch_add(1, Ordering::SeqCst);
+    }
+
     fn write_locked(&self, header: &WalIndexHeader) {
+        self.usage.writes.fetch_add(1, Ordering::SeqCst);
         if let (Some(primary), Some(header)) = (self.primary(), IndexHeader::parse(header)) {
             primary.write_locked(&header);
         }
@@ -226,45 +258,7 @@ impl Database {
         if let Some(primary) = self.primary() {
             primary.header_write(header.salts);
         }
-        *self.exclusive.lock() = Exclusive {
-            page_size: Some(header.page_size),
-            big_endian: header.big_endian,
-            salts: header.salts,
-            last_commit: None,
-        };
-    }
-}
-
-/// Opens the files of a database through the base VFS.
-pub(super) struct BaseFiles {
-    pub(super) vfs: BaseVfs,
-    pub(super) path: String,
-}
-
-impl Files for BaseFiles {
-    fn open_database(&self) -> Result<Box<dyn DatabaseFile>> {
-        Ok(Box::new(BaseFile::open(self.vfs, &self.path, FileRole::Database)?))
-    }
-    fn open_wal(&self) -> Result<Box<dyn DatabaseFile>> {
-        Ok(Box::new(BaseFile::open(self.vfs, &format!("{}-wal", self.path), FileRole::Wal)?))
-    }
-    fn may_be_opened(&self) -> bool {
-        crate::sqlite::has_connections()
-    }
-}
-
-impl DatabaseFile for BaseFile {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<bool> {
-        Self::read_at(self, buffer, offset)
-    }
-    fn size(&self) -> Result<u64> {
-        Self::size(self)
-    }
-    fn sync(&self) -> Result<()> {
-        Self::sync(self)
-    }
-    fn has_moved(&self) -> bool {
-        Self::has_moved(self)
+        *self.exclusive.lock() = Exclusive::begin(&header);
     }
 }
 
@@ -304,6 +298,8 @@ pub(super) fn database(path: &str) -> Arc<Database> {
             path: path.to_owned(),
             pid: process.pid,
             connections: AtomicUsize::new(0),
+            usage: Arc::default(),
+            handover: Handover::default(),
             control: Mutex::new(()),
             wanted: Mutex::new(None),
             active: AtomicBool::new(false),
@@ -447,7 +443,7 @@ pub fn replicate(
         Some(primary) => (primary, None),
         None => {
             let before = published_header(connection, schema)?;
-            let primary = start(connection, schema, path, (Arc::clone(&stores.ship), listing), options, before)?;
+            let primary = start(connection, schema, &database, (Arc::clone(&stores.ship), listing), options, before)?;
             database.set_primary(Some(Arc::clone(&primary)));
             (primary, before)
         }
@@ -460,7 +456,7 @@ pub fn replicate(
 fn start(
     connection: Connection,
     schema: &str,
-    path: &str,
+    database: &Database,
     (store, listing): (Arc<dyn Store>, Option<Listing>),
     options: Options,
     published: Option<IndexHeader>,
@@ -471,7 +467,8 @@ fn start(
         // P4: without shared memory nothing tells the published end; after this it is the database file.
         connection.query(&format!("PRAGMA {}.wal_checkpoint(TRUNCATE)", quoted(schema)))?;
     }
-    let files = Arc::new(BaseFiles { vfs: base()?, path: path.to_owned() });
+    let (path, usage) = (database.path.clone(), Arc::clone(&database.usage));
+    let files = Arc::new(super::files::BaseFiles { vfs: base()?, path: path.clone(), usage });
     let pools = pools();
     Primary::start_new(Parts { path: PathBuf::from(path), store, files, options, page_size, published, listing, pools })
 }

@@ -12,8 +12,9 @@ const COVERED: usize = 40;
 /// SQLite's `WalIndexHdr`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IndexHeader {
-    /// Counts the header's changes.
-    pub change: u32,
+    /// Counts the commits since the wal-index was made or recovered, over restarts of the WAL; `None` where there is no
+    /// wal-index (P4).
+    pub change: Option<u32>,
     /// The byte order of the WAL's checksums.
     pub big_endian_checksum: bool,
     /// Of the database.
@@ -35,6 +36,10 @@ impl IndexHeader {
     /// `None` if it is not initialised, of another version, or does not have its own checksum: not valid now, as while
     /// it is being written or after a crash.
     pub fn parse(first: &[u8; Self::SIZE]) -> Option<Self> {
+        Self::parse_of(first, None)
+    }
+
+    fn parse_of(first: &[u8; Self::SIZE], empty: Option<PageSize>) -> Option<Self> {
         let mut fields = Fields(first);
         let version = native(&mut fields)?;
         let _unused = native(&mut fields)?;
@@ -51,18 +56,52 @@ impl IndexHeader {
         if is_init == 0 || version != VERSION || !sound {
             return None;
         }
-        let page_size = PageSize::from_u16(page_size).ok()?;
+        let page_size = match empty {
+            Some(empty) if page_size == 0 && max_frame == 0 => empty,
+            _ => PageSize::from_u16(page_size).ok()?,
+        };
         let big_endian_checksum = big_endian_checksum != 0;
+        let change = Some(change);
         Some(Self { change, big_endian_checksum, page_size, max_frame, page_count, frame_checksum, salts })
     }
 
-    /// From both copies, which SQLite writes one after the other: `None` if they differ.
-    pub fn parse_both(copies: &[u8; 2 * Self::SIZE]) -> Option<Self> {
+    /// From both copies, which SQLite writes one after the other: `None` if they differ. The index of a WAL that never
+    /// had a frame names no page size; it is taken for `page_size`, the database's.
+    pub fn parse_both(copies: &[u8; 2 * Self::SIZE], page_size: Option<PageSize>) -> Option<Self> {
         let (first, second) = copies.split_first_chunk::<{ Self::SIZE }>()?;
         if first.as_slice() != second {
             return None;
         }
-        Self::parse(first)
+        Self::parse_of(first, page_size)
+    }
+}
+
+/// SQLite's `WalCkptInfo`, which follows the two copies of the header: how far the WAL was copied to the database, and
+/// up to where readers read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckpointInfo {
+    /// `nBackfill`: frames that are in the database file.
+    pub backfilled: u32,
+    /// `nBackfillAttempted`: frames that may be.
+    pub attempted: u32,
+    /// `aReadMark`: the last frame that the readers of each lock read; [`CheckpointInfo::UNUSED`] where there are none.
+    pub marks: [u32; 5],
+}
+
+impl CheckpointInfo {
+    /// A mark that holds no checkpoint up.
+    pub const UNUSED: u32 = u32::MAX;
+
+    /// From what follows the two copies: `nBackfill`, the marks, the bytes that are locked, `nBackfillAttempted`.
+    pub fn parse(bytes: &[u8; 40]) -> Option<Self> {
+        let mut fields = Fields(bytes);
+        let backfilled = native(&mut fields)?;
+        let mut marks = [0; 5];
+        for mark in &mut marks {
+            *mark = native(&mut fields)?;
+        }
+        let _locks: [u8; 8] = fields.array().ok()?;
+        Some(Self { backfilled, attempted: native(&mut fields)?, marks })
     }
 }
 

@@ -19,7 +19,7 @@ mod tests;
 pub use checksum::FrameChecksum;
 pub use frame::{FrameHeader, frame_offset};
 pub use header::WalHeader;
-pub use index::IndexHeader;
+pub use index::{CheckpointInfo, IndexHeader};
 
 /// Bytes of the header, at the start of a WAL.
 pub const WAL_HEADER_SIZE: u64 = 32;

@@ -37,7 +37,7 @@ fn database(dir: &Path, page_size: u32) -> rusqlite::Connection {
 
 fn index_header(dir: &Path) -> (Vec<u8>, Option<IndexHeader>) {
     let shm = std::fs::read(dir.join("app.db-shm")).unwrap();
-    let header = IndexHeader::parse_both(shm.first_chunk().unwrap());
+    let header = IndexHeader::parse_both(shm.first_chunk().unwrap(), None);
     (shm, header)
 }
 
@@ -96,7 +96,7 @@ fn a_damaged_header_is_refused() {
     let mut copies: [u8; 2 * IndexHeader::SIZE] = *index_header(&dir.0).0.first_chunk().unwrap();
     for bit in 0..copies.len() * 8 {
         copies[bit / 8] ^= 1 << (bit % 8);
-        assert_eq!(IndexHeader::parse_both(&copies), None, "bit {bit}");
+        assert_eq!(IndexHeader::parse_both(&copies, None), None, "bit {bit}");
         if bit < IndexHeader::SIZE * 8 {
             assert_eq!(IndexHeader::parse(copies.first_chunk().unwrap()), None, "bit {bit}");
         }
@@ -117,7 +117,7 @@ fn both_byte_orders_are_summed_up() {
 proptest::proptest! {
     #[test]
     fn no_bytes_make_a_parser_panic(mut bytes: [u8; 96], magic: bool) {
-        let _ = IndexHeader::parse_both(&bytes);
+        let _ = IndexHeader::parse_both(&bytes, None);
         let _ = IndexHeader::parse(bytes.first_chunk().unwrap());
         let _ = FrameHeader::parse(bytes.first_chunk().unwrap());
         let _ = WalHeader::parse(bytes.first_chunk().unwrap());

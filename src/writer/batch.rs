@@ -63,6 +63,11 @@ impl PageStore {
         self.places.len() as u64 * u64::from(self.page_size.get())
     }
 
+    /// Whether a page was not copied.
+    pub(super) fn is_in_wal(&self) -> bool {
+        self.places.values().any(|place| matches!(place, Place::Frame(_)))
+    }
+
     /// The page numbers, ascending.
     pub(super) fn page_numbers(&self) -> Vec<u32> {
         let mut numbers: Vec<u32> = self.places.keys().copied().collect();

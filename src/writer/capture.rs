@@ -6,43 +6,18 @@
 use super::batch::{Batch, FrozenBatch, PageStore, read_frame};
 use super::files::{DatabaseFile, Files};
 use super::image::Image;
+pub(super) use super::position::{Captured, Position};
+use super::position::{Commits, follows};
 use crate::error::{Error, Result};
 use crate::ltx::{PageSize, WalSpan};
-use crate::wal::{
-    FRAME_HEADER_SIZE, FrameChecksum, FrameHeader, IndexHeader, Salts, WAL_HEADER_SIZE, WalHeader, frame_offset,
-};
+use crate::wal::{FRAME_HEADER_SIZE, FrameHeader, IndexHeader, Salts, WAL_HEADER_SIZE, WalHeader, frame_offset};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Pages that an image saves for one write; a truncation that endangers more begins the image again.
-const SAVED_AT_ONCE: usize = 1024;
 /// Bytes of WAL read at once.
 const CHUNK: usize = 64 << 10;
-
-/// A place in the WAL up to which everything is captured. It proves itself: the frame before it must have these salts
-/// and this running checksum (P7).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Position {
-    pub(super) salts: Salts,
-    /// The last captured frame, 0 before the first.
-    pub(super) frame: u32,
-    /// That frame's running checksum; meaningless for frame 0.
-    pub(super) checksum: FrameChecksum,
-}
-
-/// How far capture is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Captured {
-    /// Up to here.
-    At(Position),
-    /// Everything is in the database file, and the next generation of the WAL continues from it: after the last close,
-    /// or before the first write.
-    Fresh,
-    /// Not known: to be healed.
-    Gap,
-}
 
 /// The state of capture of one database; guarded by the capture lock (P5).
 pub(super) struct Capture {
@@ -54,8 +29,13 @@ pub(super) struct Capture {
     continues_with: Option<Salts>,
     /// A barrier captured everything, and nothing was captured since: what destroys the WAL now destroys nothing (P3).
     sealed: bool,
-    wal: Option<Box<dyn DatabaseFile>>,
-    database: Option<Box<dyn DatabaseFile>>,
+    /// While other processes write: a restart of the WAL destroys only what is captured (`follow`).
+    pub(super) held: bool,
+    /// The count of commits at the captured position, where it is known: it proves that a restart which nobody has
+    /// witnessed has destroyed nothing else.
+    change: Option<u32>,
+    pub(super) wal: Option<Box<dyn DatabaseFile>>,
+    pub(super) database: Option<Box<dyn DatabaseFile>>,
     /// The newest frame of each page, of the current generation up to the captured position.
     pub(super) frames: HashMap<u32, u32>,
     pub(super) batch: Batch,
@@ -76,6 +56,8 @@ impl Capture {
             captured: Captured::Gap,
             continues_with: None,
             sealed: false,
+            held: false,
+            change: None,
             wal: None,
             database: None,
             frames: HashMap::new(),
@@ -101,6 +83,8 @@ impl Capture {
         self.frames.clear();
         if self.captured != Captured::Gap {
             self.captured = Captured::Fresh;
+            // The next wal-index counts from the start.
+            self.change = Some(0);
         }
         self.continues_with = None;
     }
@@ -150,20 +134,25 @@ impl Capture {
             return Ok(());
         }
         if published.max_frame == 0 {
-            // P1: after a restart this is no publication; its content is that of before, if the restart was witnessed.
-            if let Captured::At(at) = self.captured
-                && at.salts != published.salts
-                && self.continues_with != Some(published.salts)
-            {
-                self.gap("the WAL was restarted unseen");
-                return Ok(());
+            // P1: after a restart this is no publication; its content is that of before, if nothing was lost with it.
+            match self.captured {
+                Captured::At(at) if at.salts != published.salts && !self.continues(published.salts) => {
+                    if self.change.is_none() || self.change != published.change || !self.needs_no_wal() {
+                        self.gap("the WAL was restarted unseen");
+                        return Ok(());
+                    }
+                    self.restarted_unseen(published.salts);
+                }
+                Captured::Fresh if self.change.is_some_and(|c| published.change.is_some_and(|p| p != c)) => {
+                    self.gap("the WAL was written and restarted unseen");
+                    return Ok(());
+                }
+                _ => {}
             }
             self.batch.sequence = self.batch.sequence.max(sequence);
             return Ok(());
         }
-        if let Captured::At(at) = self.captured
-            && (at.salts, at.frame, at.checksum) == (published.salts, published.max_frame, published.frame_checksum)
-        {
+        if self.captured.is_end_of(published) {
             // Nothing is new. The WAL is not looked at: it may be about to be truncated, under the locks of a restart.
             self.batch.sequence = self.batch.sequence.max(sequence);
             return Ok(());
@@ -172,6 +161,10 @@ impl Capture {
             self.wal = Some(self.files.open_wal()?);
         }
         let Some((mut position, header)) = self.resume(published)? else { return Ok(()) };
+        // Where nobody saw how this generation began, all commits must be in it that were made since.
+        let unseen = position.frame == 0 && !self.continues(published.salts);
+        let before = self.change.filter(|_| unseen);
+        let mut commits = before.map(|_| Commits::default());
         if position.frame == published.max_frame {
             if position.checksum != published.frame_checksum {
                 self.gap("the WAL has the same length and other content");
@@ -180,13 +173,17 @@ impl Capture {
             return Ok(());
         }
         self.sealed = false;
-        let before = self.batch.first;
-        self.batch.first = before.or(Some(noticed));
-        let read = self.read_frames(&mut position, published, header.big_endian);
+        self.batch.first = self.batch.first.or(Some(noticed));
+        let read = self.read_frames(&mut position, published, header.big_endian, commits.as_mut());
+        let made = before.zip(published.change).map(|(before, now)| now.wrapping_sub(before));
         match read {
+            Ok(true) if commits.is_some_and(|c| made.is_some_and(|made| made != c.count)) => {
+                self.gap("the WAL was restarted unseen");
+            }
             Ok(true) => {
                 self.captured = Captured::At(position);
                 self.continues_with = None;
+                self.change = published.change;
                 self.batch.sequence = sequence;
             }
             Ok(false) => self.gap(format!("the WAL is not what was published at frame {}", position.frame + 1)),
@@ -226,7 +223,12 @@ impl Capture {
                 at
             }
             Captured::At(at) if at.salts == published.salts => Position { checksum: header.checksum, ..at },
-            Captured::At(_) if self.continues_with == Some(published.salts) => start,
+            Captured::At(_) if self.continues(published.salts) => start,
+            Captured::At(_) if self.change.is_some() && published.change.is_some() && self.needs_no_wal() => {
+                self.restarted_unseen(published.salts);
+                self.continues_with = None;
+                start
+            }
             Captured::At(_) => {
                 self.gap("the WAL was restarted unseen");
                 return Ok(None);
@@ -239,6 +241,26 @@ impl Capture {
         Ok(Some((position, header)))
     }
 
+    /// Whether a generation with these salts goes on where capture is: a restart that was witnessed, or one that could
+    /// destroy nothing.
+    fn continues(&self, salts: Salts) -> bool {
+        let same = matches!(self.captured, Captured::At(at) if at.salts == salts);
+        same || self.continues_with == Some(salts) || (self.held && matches!(self.captured, Captured::At(_)))
+    }
+
+    /// Nothing that was captured is only in the WAL.
+    fn needs_no_wal(&self) -> bool {
+        !self.batch.pages.is_in_wal() && !self.frozen.as_ref().is_some_and(|frozen| frozen.pages.is_in_wal())
+    }
+
+    /// The WAL was restarted, and nothing is lost but what an image still needed of it.
+    fn restarted_unseen(&mut self, salts: Salts) {
+        self.image = None;
+        self.frames.clear();
+        self.batch.restarted = true;
+        self.continues_with = Some(salts);
+    }
+
     /// Whether the frame before the position has its salts and checksum.
     fn frame_is(&self, at: &Position) -> Result<bool> {
         let wal = self.wal().ok_or_else(|| Error::bug("no WAL handle"))?;
@@ -248,7 +270,13 @@ impl Capture {
     }
 
     /// Reads frames up to the published end into the batch; `false` if they are not a chain that ends there.
-    fn read_frames(&mut self, position: &mut Position, published: &IndexHeader, big_endian: bool) -> Result<bool> {
+    fn read_frames(
+        &mut self,
+        position: &mut Position,
+        published: &IndexHeader,
+        big_endian: bool,
+        mut commits: Option<&mut Commits>,
+    ) -> Result<bool> {
         let frame_size = FRAME_HEADER_SIZE as usize + self.page_size.bytes();
         let at_once = (CHUNK / frame_size).clamp(1, (published.max_frame - position.frame).max(1) as usize);
         let mut chunk = vec![0; at_once * frame_size];
@@ -270,6 +298,9 @@ impl Capture {
                 self.batch.pages.put_frame(pgno, position.frame, page)?;
                 if parsed.commit != 0 {
                     self.batch.committed(parsed.commit);
+                    if let Some(commits) = &mut commits {
+                        commits.add(pgno, page);
+                    }
                 }
             }
         }
@@ -324,6 +355,7 @@ impl Capture {
         self.frames.clear();
         self.batch = Batch::new(self.page_size, self.directory.clone(), 0, 0);
         self.captured = Captured::Fresh;
+        self.change = published.filter(|p| p.max_frame == 0).and_then(|p| p.change);
         let Some(published) = published.filter(|p| p.max_frame > 0) else {
             let size = self.database()?.size()?;
             let pages = u32::try_from(size / u64::from(self.page_size.get())).unwrap_or(u32::MAX);
@@ -349,6 +381,7 @@ impl Capture {
         if !self.rebase(Some(&until))? {
             return Ok(false);
         }
+        self.change = published.change.filter(|_| position.is_end_of(published));
         self.batch = Batch::new(self.page_size, self.directory.clone(), commit, position.frame);
         Ok(true)
     }
@@ -435,66 +468,12 @@ impl Capture {
         Ok(())
     }
 
-    /// Bytes of the database file are about to change: saves what the image still needs of them (P10).
-    pub(super) fn save_for_image(&mut self, offset: u64, length: u64) -> Result<()> {
-        let Some(image) = &self.image else { return Ok(()) };
-        let endangered = image.endangered(offset, length);
-        if endangered.len() > SAVED_AT_ONCE {
-            return Err(lost("the image"));
-        }
-        let mut page = vec![0; self.page_size.bytes()];
-        for pgno in endangered {
-            let offset = u64::from(pgno - 1) * u64::from(self.page_size.get());
-            self.database()?.read_at(&mut page, offset)?;
-            if let Some(image) = &mut self.image {
-                image.save(pgno, &page)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads the next pages of the image with their numbers; how many, 0 at the end.
-    pub(super) fn read_image(&mut self, pages: &mut [(u32, Vec<u8>)]) -> Result<usize> {
-        self.database()?;
-        let database = self.database.as_deref().ok_or_else(|| Error::bug("no database handle"))?;
-        let image = self.image.as_mut().ok_or_else(|| lost("the image"))?;
-        for (read, (number, page)) in pages.iter_mut().enumerate() {
-            match image.next(self.wal.as_deref(), database, page)? {
-                Some(pgno) => *number = pgno,
-                None => return Ok(read),
-            }
-        }
-        Ok(pages.len())
-    }
-
     /// A place for pages, as a batch has it.
     pub(super) fn page_store(&self) -> PageStore {
         PageStore::new(self.page_size, self.directory.clone())
     }
 }
 
-/// The running checksum after a frame, if it is the one that follows the position.
-///
-/// SQLite 3.40.1 (3.53.4 no more) may publish a frame whose salts and checksum are zeros: it writes them so after it has
-/// rewritten an earlier frame of the transaction, to be mended at the commit, and forgets some of them if a savepoint is
-/// rolled back in between (`iReCksum` is not taken back with `mxFrame`). The frame after it is summed up from those
-/// zeros. The page is committed and is read by everybody, so it is taken; the frames around it are still checked, and so
-/// is the end.
-fn follows(
-    position: &Position,
-    frame: &FrameHeader,
-    big_endian: bool,
-    head: &[u8; FRAME_HEADER_SIZE as usize],
-    page: &[u8],
-) -> Option<FrameChecksum> {
-    let zeros = FrameChecksum::default();
-    if frame.salts == Salts::default() && frame.checksum == zeros {
-        return Some(zeros);
-    }
-    let checksum = position.checksum.update_frame(big_endian, head, page);
-    (frame.salts == position.salts && frame.checksum == checksum).then_some(checksum)
-}
-
-fn lost(what: &str) -> Error {
+pub(super) fn lost(what: &str) -> Error {
     Error::new(crate::error::Kind::Busy, format!("{what} was overtaken by a gap"))
 }

@@ -23,6 +23,21 @@ pub trait Files: Send + Sync {
     fn open_wal(&self) -> Result<Box<dyn DatabaseFile>>;
     /// Whether files may be opened now: a thread of ours calls nothing of SQLite while no connection is open (P33).
     fn may_be_opened(&self) -> bool;
+    /// The wal-index, which other processes use too, as long as a connection of this process has it mapped; else
+    /// `None`.
+    fn open_index(&self) -> Result<Option<Box<dyn SharedIndex>>>;
+    /// How often connections of this process have taken or given back the WAL write lock: odd while one has it.
+    fn own_writes(&self) -> u64;
+}
+
+/// The mapped wal-index of a database, and the locks of its read marks. Nothing here waits.
+pub trait SharedIndex: Send {
+    /// Both copies of the header, and the checkpoint information behind them.
+    fn read(&self) -> [u8; 136];
+    /// Takes the shared lock of a read mark, 0 to 4; whether it is held.
+    fn hold(&mut self, mark: u8) -> bool;
+    /// Gives it back.
+    fn release(&mut self, mark: u8);
 }
 
 /// Where the page size stands in a database's header (SQLite's fileformat, section 1.3).

@@ -10,10 +10,14 @@
 //! needs either a second pass over bytes already sent, or a local copy of them.
 
 use super::batch::{PageStore, read_frame};
+use super::capture::{Capture, lost};
 use super::files::DatabaseFile;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ltx::PageSize;
 use std::collections::HashMap;
+
+/// Pages that an image saves for one write; a truncation that endangers more begins the image again.
+const SAVED_AT_ONCE: usize = 1024;
 
 /// An image being read.
 pub(super) struct Image {
@@ -80,5 +84,39 @@ impl Image {
         }
         self.cursor += 1;
         Ok(Some(pgno))
+    }
+}
+
+impl Capture {
+    /// Bytes of the database file are about to change: saves what the image still needs of them (P10).
+    pub(super) fn save_for_image(&mut self, offset: u64, length: u64) -> Result<()> {
+        let Some(image) = &self.image else { return Ok(()) };
+        let endangered = image.endangered(offset, length);
+        if endangered.len() > SAVED_AT_ONCE {
+            return Err(lost("the image"));
+        }
+        let mut page = vec![0; self.page_size.bytes()];
+        for pgno in endangered {
+            let offset = u64::from(pgno - 1) * u64::from(self.page_size.get());
+            self.database()?.read_at(&mut page, offset)?;
+            if let Some(image) = &mut self.image {
+                image.save(pgno, &page)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the next pages of the image with their numbers; how many, 0 at the end.
+    pub(super) fn read_image(&mut self, pages: &mut [(u32, Vec<u8>)]) -> Result<usize> {
+        self.database()?;
+        let database = self.database.as_deref().ok_or_else(|| Error::bug("no database handle"))?;
+        let image = self.image.as_mut().ok_or_else(|| lost("the image"))?;
+        for (read, (number, page)) in pages.iter_mut().enumerate() {
+            match image.next(self.wal.as_deref(), database, page)? {
+                Some(pgno) => *number = pgno,
+                None => return Ok(read),
+            }
+        }
+        Ok(pages.len())
     }
 }

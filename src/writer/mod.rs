@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `files` | the database and its WAL, as this layer reads them |
 //! | `capture` | from the captured position to the published end: the newest image of each page (P1, P2, P6, P7) |
+//! | `position` | how far capture is, and what proves it (P7) |
 //! | `batch` | what was captured and is in no LTX file yet |
 //! | `image` | a state of the whole database, read while it is written to (P10) |
 //! | `sums` | the checksum of each page of the last spooled state (P12, P21) |
@@ -17,6 +18,10 @@
 //! | `ship` | the spool becomes objects in the store (P17, P19, P20) |
 //! | `primary` | one replicated database: its parts, and starting it |
 //! | `told` | what the taps tell it |
+//! | `follow` | writers in other processes (P15) |
+//! | `checkpoints` | those of other processes, while an image is read |
+//! | `notify` | being told that a file was written to |
+//! | `handover` | what they are told, where they have the extension (P13) |
 //! | `tasks` | what the threads do for it |
 //! | `progress` | how far it is, and waiting for it |
 //! | `pool` | the fixed number of threads that run the tasks |
@@ -26,13 +31,18 @@
 
 mod batch;
 mod capture;
+mod checkpoints;
 mod encode;
 mod files;
+mod follow;
+mod handover;
 mod history;
 mod image;
 mod merge;
+mod notify;
 mod phase;
 mod pool;
+mod position;
 mod primary;
 mod progress;
 mod put_back;
@@ -45,6 +55,7 @@ mod tasks;
 mod tests;
 mod told;
 
-pub use files::{DatabaseFile, Files, page_size_of};
+pub use files::{DatabaseFile, Files, SharedIndex, page_size_of};
+pub use handover::Handover;
 pub use pool::Pools;
 pub use primary::{Parts, Primary, State, Status, prove};

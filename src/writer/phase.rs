@@ -41,6 +41,7 @@ impl Primary {
         };
         self.image_active.store(false, Ordering::Release);
         self.capture.lock().image = None;
+        self.image_ends();
         done
     }
 
@@ -54,6 +55,9 @@ impl Primary {
     fn begin_anew(&self) -> Result<Option<ImageStart>> {
         self.watch_writes();
         let mut capture = self.capture.lock();
+        if !self.image_begins() {
+            return Err(Error::new(Kind::Unavailable, "a checkpoint has passed what is published; it is read again"));
+        }
         self.clear_missed();
         let (header, sequence) = self.last_published();
         if header.is_none() && self.wal_has_content() {
@@ -64,7 +68,7 @@ impl Primary {
             None => page_size_of(capture.database()?)?,
         };
         if let Some(found) = found.filter(|found| *found != self.page_size()) {
-            return Err(self.other_page_size(found));
+            return Err(self.other_page_size(found, self.page_size()));
         }
         if !capture.rebase(header.as_ref())? {
             return Err(Error::new(Kind::Unavailable, "the WAL is not what was published; it is read again"));
@@ -76,7 +80,8 @@ impl Primary {
         Ok(Some(begin(&mut capture)))
     }
 
-    fn other_page_size(&self, found: PageSize) -> Error {
+    /// P16: the TXIDs of a replica have one page size.
+    pub(super) fn other_page_size(&self, found: PageSize, replica: PageSize) -> Error {
         Error::new(
             Kind::Diverged,
             format!(
@@ -85,7 +90,7 @@ impl Primary {
                 self.path.display(),
                 found.get(),
                 self.url(),
-                self.page_size().get()
+                replica.get()
             ),
         )
     }
@@ -110,7 +115,11 @@ impl Primary {
                 if !self.image_active.load(Ordering::Acquire) || self.missed_barrier() {
                     return Err(Error::new(Kind::Busy, "the image was overtaken by a writer"));
                 }
-                capture.read_image(&mut pages)?
+                let count = capture.read_image(&mut pages)?;
+                if self.image_is_overtaken() {
+                    return Err(Error::new(Kind::Busy, "the image was overtaken by a checkpoint of another process"));
+                }
+                count
             };
             if count == 0 {
                 return Ok(());
@@ -218,6 +227,9 @@ impl Primary {
         let Some(start) = self.begin_anew()? else { return Ok(false) };
         let mut changed = self.capture.lock().page_store();
         let base = self.with_work(|work| work.sums.clone().ok_or_else(|| Error::bug("no page checksums")))?;
+        if base.page_size != self.page_size() {
+            return Err(self.other_page_size(self.page_size(), base.page_size));
+        }
         self.read_image(|pgno, page| {
             if base.get(pgno.get()) == page_checksum(pgno, page) { Ok(()) } else { changed.put(pgno.get(), page) }
         })?;
@@ -272,6 +284,7 @@ impl Primary {
         let Some(start) = self.begin_anew()? else { return Ok(None) };
         let sums = self.sums_of_image(start.commit);
         self.image_active.store(false, Ordering::Release);
+        self.image_ends();
         let mut capture = self.capture.lock();
         capture.image = None;
         capture.gap("the WAL does not continue from the last TXID");

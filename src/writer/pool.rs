@@ -4,6 +4,7 @@
 //! live as long as the process: a thread of a library that cannot be unloaded needs no end. A forked child has none of
 //! them, and makes its own pool if it needs one.
 
+use super::notify::Notifier;
 use crate::error::Result;
 use crate::lock::{Condvar, Mutex, MutexGuard};
 use crate::time::{Clock, SystemClock};
@@ -21,6 +22,7 @@ const SHIP_THREADS: usize = 4;
 pub struct Pools {
     pub(super) capture: Arc<Pool>,
     pub(super) ship: Arc<Pool>,
+    pub(super) notifier: Arc<Notifier>,
     pub(super) clock: Arc<dyn Clock>,
     /// In a simulation there are no threads: who waits does what is due, or moves the clock.
     #[cfg(test)]
@@ -33,6 +35,7 @@ impl Pools {
         Self {
             capture: Pool::new("capture", CAPTURE_THREADS),
             ship: Pool::new("ship", SHIP_THREADS),
+            notifier: Arc::default(),
             clock: Arc::new(SystemClock),
             #[cfg(test)]
             instead_of_waiting: None,

@@ -1,11 +1,13 @@
 //! One replicated database: what is told by its taps, its tasks, and waiting for it.
 //!
-//! Lock order: `shipping`, `work`, `capture`, `published`, `progress`. A thread that comes with SQLite's locks takes
-//! only `capture` (with a timeout, P5), `published` and `progress`.
+//! Lock order: `shipping`, `work`, `capture`, `follow`, `published`, `progress`. A thread that comes with SQLite's locks
+//! takes only `capture` (with a timeout, P5), and those after it, which are held for moments.
 
 use super::capture::Capture;
 use super::encode::Work;
 use super::files::Files;
+use super::follow::Follow;
+use super::handover::StateFile;
 use super::pool::Pools;
 use super::spool::{FileIdentity, Record, Spool};
 use super::start::Start;
@@ -140,6 +142,13 @@ pub struct Primary {
     pub(super) missed: AtomicBool,
     /// The last publication came from an exclusive connection (P4).
     pub(super) exclusive: AtomicBool,
+    /// Writers in other processes (P15).
+    pub(super) follow: Mutex<Follow>,
+    /// What is not captured cannot be destroyed by them.
+    pub(super) holding: AtomicBool,
+    /// When the next look at the wal-index is due, if one is scheduled.
+    pub(super) look_due: Mutex<Option<Instant>>,
+    pub(super) state_file: StateFile,
     /// When the next shipping step is due, if one is scheduled.
     pub(super) ship_due: Mutex<Option<Instant>>,
     pub(super) stopped: AtomicBool,
@@ -214,6 +223,8 @@ impl Primary {
         let spool = Spool::open(&parts.path)?;
         let directory = spool.path().to_owned();
         let now = parts.pools.clock.monotonic();
+        let follow = Mutex::new(Follow::new(Arc::clone(&parts.files), parts.page_size));
+        let state_file = StateFile::new(&directory);
         let published = Published { header: parts.published, sequence: 1, oldest: None };
         Ok(Self {
             capture: Mutex::new(Capture::new(Arc::clone(&parts.files), directory, parts.page_size)),
@@ -244,6 +255,10 @@ impl Primary {
             capture_scheduled: AtomicBool::new(false),
             missed: AtomicBool::new(false),
             exclusive: AtomicBool::new(false),
+            follow,
+            holding: AtomicBool::new(false),
+            look_due: Mutex::new(None),
+            state_file,
             ship_due: Mutex::new(None),
             stopped: AtomicBool::new(false),
             hurried: AtomicBool::new(false),

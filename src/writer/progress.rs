@@ -109,6 +109,7 @@ impl Primary {
     /// # Errors
     /// [`Kind::Timeout`], naming what is missing; [`Kind::Interrupted`]; what ended shipping.
     pub fn sync(self: &Arc<Self>, timeout: Duration, cancelled: &dyn Fn() -> bool) -> Result<Option<Txid>> {
+        self.look_now();
         let wanted = self.published.lock().sequence;
         let deadline = self.now() + timeout;
         self.hurried.store(true, Ordering::Release);
@@ -217,6 +218,8 @@ impl Primary {
     /// Stops shipping at once.
     pub fn abandon(&self) {
         self.stopped.store(true, Ordering::Release);
+        self.end_following();
+        let _ = self.state_file.tell(false, None);
         self.progress.lock().state = State::Stopped;
         self.progressed.notify_all();
         // The step that may still be running ends before the directory can be claimed anew.

@@ -12,7 +12,7 @@
 //! Going on needs two things: the position in the WAL must prove itself, else the gap is healed; and the page checksums
 //! of the newest state, from the local file, from the database if the position is proven, else from the replica.
 
-use super::capture::{Capture, Position};
+use super::capture::{Capture, Captured, Position};
 use super::encode::{Staged, Work};
 use super::history::History;
 use super::phase::begin_scan;
@@ -194,6 +194,9 @@ impl Primary {
     ) -> Result<bool> {
         let mut capture = self.capture.lock();
         let proven = self.prove(&mut capture, former, head, published)?;
+        // Behind the published end a checkpoint may have written newer pages already.
+        let at_end = capture.captured == Captured::Fresh || published.is_some_and(|p| capture.captured.is_end_of(p));
+        let proven = proven && (at_end || !scan);
         if proven && scan {
             begin_scan(&mut capture);
         }
@@ -274,6 +277,9 @@ impl Primary {
     fn compare(&self, former: Option<Record>, local: Option<Txid>, remote: Txid, listing: &Listing) -> Result<Start> {
         let mut work = self.work_at(former, remote, listing);
         let theirs = self.remote_sums(remote)?;
+        if theirs.page_size != self.page_size() {
+            return Err(self.other_page_size(self.page_size(), theirs.page_size));
+        }
         let ours = self.sums_of_database()?;
         if ours.is_none_or(|ours| theirs.rolling() != ours.rolling() || theirs.commit() != ours.commit()) {
             return Err(self.diverged(local, remote, "their contents differ"));

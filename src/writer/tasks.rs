@@ -37,7 +37,7 @@ impl Primary {
 
     /// A task does not keep a primary that was stopped, and with it the claim of its directory. `false`: there is no
     /// thread to run it, which the status shows; the next commit asks again.
-    fn run_at(self: &Arc<Self>, pool: &Arc<Pool>, due: Instant, body: fn(&Arc<Self>)) -> bool {
+    pub(super) fn run_at(self: &Arc<Self>, pool: &Arc<Pool>, due: Instant, body: fn(&Arc<Self>)) -> bool {
         let primary = Arc::downgrade(self);
         let scheduled = pool.run_at(due, move || {
             if let Some(primary) = primary.upgrade() {
@@ -72,18 +72,24 @@ impl Primary {
         if let Err(error) = &outcome {
             self.fail_visibly(error);
         }
-        let due = if self.progress.lock().failures > 0 { None } else { Some(*self.next_object_at.lock()) };
-        if let Some(due) = due {
-            self.schedule_ship(if self.hurried.load(Ordering::Acquire) { self.now() } else { due });
-        }
+        self.schedule_ship_after_capture();
         self.capture_scheduled.store(false, Ordering::Release);
         if self.published.lock().sequence != before {
             self.schedule_capture(self.now() + FOLLOW_INTERVAL);
         }
     }
 
+    /// At the pace of P23, unless a retry is under way.
+    pub(super) fn schedule_ship_after_capture(self: &Arc<Self>) {
+        let due = if self.progress.lock().failures > 0 { None } else { Some(*self.next_object_at.lock()) };
+        if let Some(due) = due {
+            self.schedule_ship(if self.hurried.load(Ordering::Acquire) { self.now() } else { due });
+        }
+    }
+
     /// Captures up to the last publication.
     pub(super) fn capture_now(&self, capture: &mut Capture) -> Result<()> {
+        capture.held = self.holding.load(Ordering::Acquire);
         if self.clear_missed() && capture.captured != Captured::Gap {
             capture.gap("the WAL was restarted without our barrier: past barrier_timeout, or by a connection without the extension");
         }
@@ -163,6 +169,7 @@ impl Primary {
                 self.set_phase(Phase::Heal);
             }
             if self.phase() != Phase::Running {
+                self.look_now();
                 match self.run_phase() {
                     Ok(true) => continue,
                     Ok(false) => {

@@ -66,12 +66,13 @@ impl Primary {
     /// connection without a tap: its commits are news, and a restart by it was not witnessed.
     pub fn write_locked(self: &Arc<Self>, header: &IndexHeader) {
         let last = self.published.lock().header;
-        if header.max_frame > 0 {
-            if self.published(header) {
+        let restarted = last.is_some_and(|last| last.salts != header.salts);
+        // Without content it is no publication, but capture has to prove that nothing was lost.
+        if (header.max_frame > 0 || restarted) && last != Some(*header) {
+            if self.published_elsewhere(header) {
                 self.wake();
             }
-        } else if last.is_some_and(|last| last.salts != header.salts) {
-            self.missed.store(true, Ordering::Release);
+            self.foreign_commit();
         }
     }
 
@@ -88,6 +89,15 @@ impl Primary {
         }
         self.schedule_capture(self.now());
         self.schedule_ship(self.now());
+        self.index_mapped();
+        self.tell_others(true);
+    }
+
+    /// P13: tells processes with the extension whether their barriers are waited for.
+    fn tell_others(&self, active: bool) {
+        if let Err(error) = self.state_file.tell(active, None) {
+            self.fail_visibly(&error);
+        }
     }
 
     /// A barrier was missed, and no capture has taken note of it yet.
@@ -120,6 +130,8 @@ impl Primary {
             return;
         }
         let outcome = self.capture_now(&mut capture).and_then(|()| capture.evacuate());
+        // The caller has the write lock: nobody publishes more before the WAL is destroyed.
+        self.release_hold();
         if let Err(error) = outcome {
             capture.gap(format!("at a barrier: {error}"));
             drop(capture);
@@ -226,6 +238,31 @@ impl Primary {
         }
     }
 
+    /// P16: what is committed without a WAL is not captured. Replication ends, and says so.
+    pub fn rollback_commit(&self) {
+        if self.is_final() {
+            return;
+        }
+        self.missed.store(true, Ordering::Release);
+        let text = format!(
+            "{} has left WAL mode, without which nothing is captured: replication has ended. SELECT litestream_stop(), \
+             then litestream_replicate again; what differs is found and shipped",
+            self.path.display()
+        );
+        self.failed(&Error::invalid(text));
+    }
+
+    /// P16: somebody wants to leave WAL mode, and is told only that the database is locked.
+    pub fn refuses_to_leave_wal(&self) -> bool {
+        let text = format!(
+            "a change of journal_mode was refused (SQLITE_BUSY) while {} is replicated: replication needs the WAL; \
+             SELECT litestream_stop() first",
+            self.path.display()
+        );
+        self.fail_visibly(&Error::invalid(text));
+        true
+    }
+
     fn is_unchanged(&self, closed: &FileIdentity) -> bool {
         FileIdentity::of(&self.path).is_ok_and(|now| now == *closed)
     }
@@ -233,6 +270,7 @@ impl Primary {
     /// No connection is left: drains for at most `close_timeout`, and leaves the rest in the spool.
     pub fn all_closed(self: &Arc<Self>) {
         self.unused.store(true, Ordering::Release);
+        self.tell_others(false);
         if let Err(error) = self.drain(self.options.close_timeout, &|| false) {
             log::warn!("{}: {error}", self.path.display());
         }
@@ -257,6 +295,7 @@ impl Primary {
     /// The database is opened again after its last close: nobody may have touched it in between (P11).
     pub fn reopened(self: &Arc<Self>) {
         self.unused.store(false, Ordering::Release);
+        self.tell_others(true);
         let closed = self.closed.lock().take();
         let same = closed.as_ref().is_some_and(|closed| self.is_unchanged(closed));
         if let Some(mut capture) = self.capture.try_lock_for(self.options.barrier_timeout)

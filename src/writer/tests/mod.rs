@@ -73,6 +73,12 @@ impl Files for PlainFiles {
     fn open_wal(&self) -> Result<Box<dyn DatabaseFile>> {
         Ok(Box::new(PlainFile(File::open(beside(&self.0, "-wal")).context("open")?, Arc::clone(&self.1))))
     }
+    fn open_index(&self) -> Result<Option<Box<dyn crate::writer::SharedIndex>>> {
+        Ok(None)
+    }
+    fn own_writes(&self) -> u64 {
+        0
+    }
 }
 
 /// A database that SQLite writes.

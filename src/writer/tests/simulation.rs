@@ -63,6 +63,7 @@ impl Simulation {
     pub(super) fn pools(&self) -> Pools {
         let simulation = self.clone();
         Pools {
+            notifier: Arc::default(),
             capture: Arc::clone(&self.capture),
             ship: Arc::clone(&self.ship),
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
