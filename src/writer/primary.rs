@@ -138,6 +138,8 @@ pub struct Primary {
     /// What died before us has been swept from the store (P34).
     pub(super) is_swept: AtomicBool,
     pub(super) capture_scheduled: AtomicBool,
+    /// The publication up to which the thread that follows has looked.
+    pub(super) followed: AtomicU64,
     /// A barrier could not be had in time: the next capture is a gap.
     pub(super) missed: AtomicBool,
     /// The last publication came from an exclusive connection (P4).
@@ -253,6 +255,7 @@ impl Primary {
             image_active: AtomicBool::new(false),
             is_swept: AtomicBool::new(false),
             capture_scheduled: AtomicBool::new(false),
+            followed: AtomicU64::new(0),
             missed: AtomicBool::new(false),
             exclusive: AtomicBool::new(false),
             follow,

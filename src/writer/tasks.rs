@@ -73,8 +73,10 @@ impl Primary {
             self.fail_visibly(error);
         }
         self.schedule_ship_after_capture();
+        let news = self.followed.swap(before, Ordering::AcqRel) != before;
         self.capture_scheduled.store(false, Ordering::Release);
-        if self.published.lock().sequence != before {
+        // Who has just committed may commit again: looked at after a while, he need not wake this thread each time.
+        if news || self.published.lock().sequence != before {
             self.schedule_capture(self.now() + FOLLOW_INTERVAL);
         }
     }
