@@ -47,7 +47,7 @@ test-fuzz: ## each fuzz target for FUZZ_SECONDS (3600); needs a nightly toolchai
 test-deny: ## advisories, licences, bans and sources of the dependencies; needs cargo-deny
 	@$(CARGO) deny --config .ci/deny.toml check
 
-bench: build ## W1 and R1: bare SQLite, this library and the real Litestream side by side
+bench: build ## bare SQLite, this library and the real Litestream side by side; benches/run --list names the measures
 	@.ci/deps.sh peers
 	@$(PYTHON) benches/run
 
