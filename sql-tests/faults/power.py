@@ -4,6 +4,7 @@ power cut might leave it (`machine.Machine`), and what is there is opened again 
 The replica is on another machine, unless told otherwise: it has exactly what was completed before the cut. So a replica
 that was ahead of the disk (P8) is found.
 """
+import json
 import os
 import pathlib
 import random
@@ -110,6 +111,7 @@ def main(seed, cuts):
                 found = start()
                 found.run(steps[:cut])
                 found.write(directory, rng, whole=() if with_us else {"replica"})
+                keep_identity(directory)
                 name = f"generation {generation}, cut {cut} of {len(steps)}"
                 try:
                     had, number = judge(scratch, directory, history, with_us)
@@ -124,6 +126,20 @@ def main(seed, cuts):
             shutil.rmtree(directory, ignore_errors=True)
             kept.rename(directory)
     lib.check(not failures, f"{len(failures)} cuts failed")
+
+
+def keep_identity(directory):
+    """A power cut leaves the database its inode. The copy here has another one, and the records are told so: else a
+    VACUUM that was not shipped would make it another database at the same path (P12)."""
+    database = directory / "app.db"
+    for record in directory.glob(".app.db-litestream/record*"):
+        try:
+            fields = json.loads(record.read_bytes())
+        except ValueError:
+            continue  # torn
+        if database.exists() and fields.get("file"):
+            stat = database.stat()
+            record.write_text(json.dumps(fields | {"file": [stat.st_dev, stat.st_ino]}))
 
 
 def judge(scratch, directory, history, with_us):
