@@ -11,8 +11,8 @@
 **
 ** With FIXTURE_REPLICAS the extension's VFS stands between two thin ones:
 **
-**   "above", the default      adds the parameters; lets PRAGMA journal_mode pass the extension, which would refuse to leave
-**                             WAL mode; keeps what was claimed at a last close
+**   "above", the default      adds the parameters; lets PRAGMA journal_mode and the exclusive lock pass the extension, which
+**                             would refuse to leave WAL mode; keeps what was claimed at a last close
 **   the extension's           is what is tested
 **   "below"                   tells the files that SQLite opens from those that the library opens for itself. What is done
 **                             with the latter is neither counted nor made to fail (fixture_quiet): the tests mean the
@@ -67,7 +67,6 @@ METHOD(xWrite, (sqlite3_file *f, const void *p, int n, sqlite3_int64 at), (real(
 METHOD(xTruncate, (sqlite3_file *f, sqlite3_int64 n), (real(f), n))
 METHOD(xSync, (sqlite3_file *f, int flags), (real(f), flags))
 METHOD(xFileSize, (sqlite3_file *f, sqlite3_int64 *n), (real(f), n))
-METHOD(xLock, (sqlite3_file *f, int lock), (real(f), lock))
 METHOD(xUnlock, (sqlite3_file *f, int lock), (real(f), lock))
 METHOD(xCheckReservedLock, (sqlite3_file *f, int *out), (real(f), out))
 METHOD(xSectorSize, (sqlite3_file *f), (real(f)))
@@ -78,6 +77,22 @@ METHOD(xShmUnmap, (sqlite3_file *f, int del), (real(f), del))
 METHOD(xFetch, (sqlite3_file *f, sqlite3_int64 at, int n, void **out), (real(f), at, n, out))
 METHOD(xUnfetch, (sqlite3_file *f, sqlite3_int64 at, void *p), (real(f), at, p))
 static void f_xShmBarrier(sqlite3_file *f){ real(f)->pMethods->xShmBarrier(real(f)); }
+
+/* Leaving WAL mode takes the exclusive lock. The extension refuses that (P16), but not to a last close, which has asked
+** whether the file was moved. */
+static int f_xLock(sqlite3_file *f, int level){
+  File *file = (File*)f;
+  int rc, moved = 0;
+  fixture_quiet += file->own;
+  if( file->is_above && level==SQLITE_LOCK_EXCLUSIVE ){
+    fixture_quiet++;
+    real(f)->pMethods->xFileControl(real(f), SQLITE_FCNTL_HAS_MOVED, &moved);
+    fixture_quiet--;
+  }
+  rc = real(f)->pMethods->xLock(real(f), level);
+  fixture_quiet -= file->own;
+  return rc;
+}
 
 static int f_xFileControl(sqlite3_file *f, int op, void *arg){
   File *file = (File*)f;
