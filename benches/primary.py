@@ -20,7 +20,7 @@ def w1_full():
 
 
 def w1(synchronous):
-    seconds, rounds = size("4s", "30s"), size(3, 9)
+    seconds, rounds = size("6s", "30s"), size(3, 9)
     variants = {BARE: bare("w1", synchronous, seconds), US: with_us("w1", synchronous, seconds),
                 f"{BARE} again": bare("w1", synchronous, seconds),
                 THEM: beside_litestream("w1", synchronous, seconds)}
