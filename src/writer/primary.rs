@@ -21,7 +21,7 @@ use crate::time::Timestamp;
 use crate::wal::IndexHeader;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Bytes of shipped spool files that are kept, so that the checksum file is not written at each of them.
@@ -154,8 +154,8 @@ pub struct Primary {
     /// When the next shipping step is due, if one is scheduled.
     pub(super) ship_due: Mutex<Option<Instant>>,
     pub(super) stopped: AtomicBool,
-    /// Somebody waits: the pace of P23 does not apply.
-    pub(super) hurried: AtomicBool,
+    /// How many wait: as long as somebody does, the pace of P23 does not apply.
+    pub(super) waiting: AtomicUsize,
     /// No connection of this process has the database open, so no handle of ours is kept longer than it is needed.
     pub(super) unused: AtomicBool,
     /// Counts the steps that ship, from 1.
@@ -264,7 +264,7 @@ impl Primary {
             state_file,
             ship_due: Mutex::new(None),
             stopped: AtomicBool::new(false),
-            hurried: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
             unused: AtomicBool::new(false),
             steps: AtomicU64::new(0),
             stalled_step: AtomicU64::new(0),

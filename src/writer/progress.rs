@@ -7,13 +7,29 @@ use crate::lock::MutexGuard;
 use crate::ltx::Txid;
 use crate::time::Timestamp;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// How long stopping waits for the step that ships.
 const STEP_ENDS: Duration = Duration::from_secs(5);
 /// A wait looks this often whether it was interrupted.
 const INTERRUPT_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Somebody waits until this is dropped.
+struct Waits<'a>(&'a AtomicUsize);
+
+impl<'a> Waits<'a> {
+    fn begin(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
 
 impl Primary {
     /// Everything up to publication `sequence` is in the store.
@@ -112,7 +128,7 @@ impl Primary {
         self.look_now();
         let wanted = self.published.lock().sequence;
         let deadline = self.now() + timeout;
-        self.hurried.store(true, Ordering::Release);
+        let _waits = Waits::begin(&self.waiting);
         self.schedule_ship(self.now());
         let mut progress = self.progress.lock();
         loop {

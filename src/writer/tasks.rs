@@ -85,7 +85,7 @@ impl Primary {
     pub(super) fn schedule_ship_after_capture(self: &Arc<Self>) {
         let due = if self.progress.lock().failures > 0 { None } else { Some(*self.next_object_at.lock()) };
         if let Some(due) = due {
-            self.schedule_ship(if self.hurried.load(Ordering::Acquire) { self.now() } else { due });
+            self.schedule_ship(if self.is_hurried() { self.now() } else { due });
         }
     }
 
@@ -198,11 +198,10 @@ impl Primary {
             }
             if empty {
                 self.nothing_pending(sequence);
-                self.hurried.store(false, Ordering::Release);
                 return Ok(None);
             }
             let due = *self.next_object_at.lock();
-            if due > self.now() && !self.hurried.load(Ordering::Acquire) {
+            if due > self.now() && !self.is_hurried() {
                 return Ok(Some(due));
             }
             self.with_work(|work| {
@@ -215,6 +214,10 @@ impl Primary {
 
     pub(super) fn with_work<T>(&self, body: impl FnOnce(&mut Work) -> Result<T>) -> Result<T> {
         body(self.work.lock().as_mut().ok_or_else(|| Error::bug("a primary that has not started"))?)
+    }
+
+    fn is_hurried(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) > 0
     }
 
     pub(super) fn phase(&self) -> Phase {

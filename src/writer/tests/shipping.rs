@@ -369,3 +369,27 @@ fn a_restart_by_a_connection_without_a_tap_is_a_gap_that_is_healed() {
     sync(&primary);
     assert_same(&source.restored(&store, Target::Latest), &source.image());
 }
+
+/// P23: who waits is not paced, also if a step that began before him found nothing to ship and ends after he came.
+#[test]
+fn p23_a_step_that_found_nothing_does_not_end_the_hurry_of_who_came_meanwhile() {
+    let source = Source::new();
+    let (_, store) = faulty();
+    let an_hour = Options { sync_interval: Duration::from_secs(3600), ..Options::default() };
+    let primary = source.start_with(&store, an_hour).unwrap();
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !ended.load(Ordering::Relaxed) {
+                primary.schedule_ship(primary.now());
+                std::thread::yield_now();
+            }
+        });
+        let synced = (0..300).all(|_| {
+            source.commit(&primary, 1);
+            primary.sync(TIMEOUT, &|| false).is_ok()
+        });
+        ended.store(true, Ordering::Relaxed);
+        assert!(synced);
+    });
+}
