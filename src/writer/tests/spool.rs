@@ -37,7 +37,7 @@ fn round(source: &Source, store: &Arc<dyn Store>, options: Options) {
 }
 
 fn brief(spool_max: u64) -> Options {
-    let close_timeout = Duration::from_millis(1);
+    let close_timeout = Duration::from_millis(50);
     Options { sync_interval: Duration::from_millis(1), close_timeout, spool_max: Some(spool_max), ..Options::default() }
 }
 
