@@ -7,13 +7,28 @@ use sqlite3ext_sys as ffi;
 use std::ffi::{c_int, c_void};
 
 pub(super) unsafe extern "C" fn x_file_control(file: *mut ffi::sqlite3_file, op: c_int, arg: *mut c_void) -> c_int {
-    // SAFETY: called by SQLite on a tapped file; `arg` is what the opcode says.
+    // SAFETY: called by SQLite on a tapped file.
+    unsafe {
+        let tap = Tap::of(file);
+        let is_plain = !matches!(op as u32, ffi::SQLITE_FCNTL_VFSNAME | ffi::SQLITE_FCNTL_PRAGMA);
+        if is_plain && !tap.is_active() {
+            return (tap.base_file_control)(file, op, arg);
+        }
+        file_control(file, op, arg)
+    }
+}
+
+/// # Safety
+/// `file` is tapped; `arg` is what the opcode says.
+#[inline(never)]
+unsafe fn file_control(file: *mut ffi::sqlite3_file, op: c_int, arg: *mut c_void) -> c_int {
+    // SAFETY: the caller's promise.
     unsafe {
         let tap = Tap::of(file);
         tap.closing = op as u32 == ffi::SQLITE_FCNTL_HAS_MOVED;
         match op as u32 {
             // P4: the locks are not used, so the connection is exclusive, and the header is its own.
-            ffi::SQLITE_FCNTL_COMMIT_PHASETWO if tap.read_locks == 0 && tap.observer.is_active() => {
+            ffi::SQLITE_FCNTL_COMMIT_PHASETWO if tap.read_locks == 0 && tap.is_active() => {
                 let header = tap.header();
                 let _ = guard(|| {
                     if tap.observer.committed_exclusively(header.as_ref()) {
@@ -28,8 +43,7 @@ pub(super) unsafe extern "C" fn x_file_control(file: *mut ffi::sqlite3_file, op:
             }
             _ => {}
         }
-        let Some(control) = tap.base().xFileControl else { return ffi::SQLITE_NOTFOUND as c_int };
-        let rc = control(file, op, arg);
+        let rc = (tap.base_file_control)(file, op, arg);
         if op as u32 == ffi::SQLITE_FCNTL_VFSNAME && rc == 0 && !arg.is_null() {
             let name = arg.cast::<*mut std::os::raw::c_char>();
             let below = super::api::text_of(*name);
@@ -79,7 +93,7 @@ pub(super) unsafe extern "C" fn x_lock(file: *mut ffi::sqlite3_file, level: c_in
             && !closing
             && tap.read_locks == 0
             && !tap.shm.is_null()
-            && tap.observer.is_active()
+            && tap.is_active()
             && guard(|| tap.observer.refuses_to_leave_wal()).unwrap_or(false)
         {
             return ffi::SQLITE_BUSY as c_int;
@@ -105,7 +119,7 @@ pub(super) unsafe extern "C" fn x_sync_wal(file: *mut ffi::sqlite3_file, flags: 
 
 /// P4: what could not be written or synced is no commit.
 pub(super) fn tell_failure(tap: &Tap, rc: c_int) -> c_int {
-    if rc != 0 && tap.observer.is_active() {
+    if rc != 0 && tap.is_active() {
         let _ = guard(|| tap.observer.wal_failed());
     }
     rc

@@ -4,13 +4,18 @@
 //! the file points to the copy. The file object itself stays the base VFS's, so every other method (xRead, xFetch,
 //! xLock ...) is called directly and costs nothing, and a connection that was opened before the extension was loaded
 //! is adopted in the same way (P14). A tap lives from there until the file's xClose.
+//!
+//! Every database of the process pays for its taps, whether it is replicated or not. So the methods on the commit path
+//! are two functions each: a short one, which looks at the observer's flag and goes on to the base VFS's method, and,
+//! for a database of which something is to be told, the whole one. The tap of a WAL rests as long as there is nothing to
+//! tell: SQLite calls the base VFS's xWrite and xSync directly, until the connection's next lock finds the flag set.
 
 use super::shared_index::WalIndexStart;
 use crate::panic::guard;
 use sqlite3ext_sys as ffi;
 use std::ffi::{c_int, c_void};
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 /// The first copy of the wal-index header, 48 bytes in the host's byte order (SQLite's walformat, section 2.1).
 pub type WalIndexHeader = [u8; 48];
@@ -28,8 +33,8 @@ pub enum PragmaAnswer {
 /// Who is told what happens on the files of one database. Calls come on the threads that use the database, often under
 /// SQLite's locks: they are quick, take no lock of SQLite, and never fail SQLite's call (P5).
 pub trait Observer: Send + Sync {
-    /// Whether anything is to be told. Asked first, on every call: one atomic load.
-    fn is_active(&self) -> bool;
+    /// Whether anything is to be told. Asked first, on every call: the tap keeps a pointer to it.
+    fn active(&self) -> &AtomicBool;
     /// The WAL write lock is being given back, or an exclusive connection has committed: what is published (P1, P4).
     /// Told under the lock, so in the order of commits. Whether it is news with content, for which `wake` is to be
     /// called once the lock is given back.
@@ -79,11 +84,21 @@ pub trait Observer: Send + Sync {
     fn pragma(&self, name: &str, argument: Option<&str>) -> PragmaAnswer;
 }
 
+type Write = unsafe extern "C" fn(*mut ffi::sqlite3_file, *const c_void, c_int, i64) -> c_int;
+type ShmLock = unsafe extern "C" fn(*mut ffi::sqlite3_file, c_int, c_int, c_int) -> c_int;
+type FileControl = unsafe extern "C" fn(*mut ffi::sqlite3_file, c_int, *mut c_void) -> c_int;
+
 #[repr(C)]
 pub(super) struct Tap {
     /// First, so that `pMethods` is a pointer to the tap.
     methods: ffi::sqlite3_io_methods,
     base: *const ffi::sqlite3_io_methods,
+    /// The observer's flag; [`TOLD`] while the beginning of a write was told and its end was not.
+    active: *const AtomicBool,
+    // The base VFS's methods that the short paths go on to.
+    base_write: Write,
+    base_shm_lock: ShmLock,
+    pub(super) base_file_control: FileControl,
     pub(super) observer: Arc<dyn Observer>,
     /// The first region of the wal-index while it is mapped. Only the connection's own thread touches it (P1).
     pub(super) shm: *const u8,
@@ -98,7 +113,14 @@ pub(super) struct Tap {
     /// The last file control asked whether the file was moved, as SQLite does right before a last close.
     pub(super) closing: bool,
     role: TapRole,
+    /// The WAL of a database file, the database file of a WAL; null for an adopted connection.
+    partner: *mut ffi::sqlite3_file,
+    /// The WAL's tap rests. Known to the tap of the database.
+    resting: bool,
 }
+
+/// The flag of a write whose end is to be told even if nothing is active by then.
+static TOLD: AtomicBool = AtomicBool::new(true);
 
 const SHM_UNLOCK: c_int = 1;
 const SHM_LOCK: c_int = 2;
@@ -126,6 +148,13 @@ impl Tap {
         unsafe { &*self.base }
     }
 
+    /// Whether anything is to be told.
+    #[inline]
+    pub(super) fn is_active(&self) -> bool {
+        // SAFETY: the flag is static, or the observer's, which the tap keeps alive.
+        unsafe { (*self.active).load(Ordering::Acquire) }
+    }
+
     /// The published header, if the wal-index is mapped.
     pub(super) fn header(&self) -> Option<WalIndexHeader> {
         if self.shm.is_null() {
@@ -141,8 +170,23 @@ impl Tap {
     fn mapped(&mut self, region: *const u8) {
         if self.shm.is_null() && !region.is_null() {
             let _ = guard(|| self.observer.index_mapped());
+            // Without shared memory there may be no lock to be woken by (P4).
+            self.rest(!self.is_active());
         }
         self.shm = region;
+    }
+
+    /// Lets the WAL's tap rest, or wakes it. Called on the thread that has the connection.
+    #[inline]
+    pub(super) fn rest(&mut self, rests: bool) {
+        if self.resting != rests && !self.partner.is_null() {
+            self.resting = rests;
+            // SAFETY: the WAL is open and tapped while `partner` is set.
+            let (wal, base) = unsafe { (Self::of(self.partner), &*Self::of(self.partner).base) };
+            let heard = tapped(*base, TapRole::Wal);
+            (wal.methods.xWrite, wal.methods.xSync) =
+                if rests { (base.xWrite, base.xSync) } else { (heard.xWrite, heard.xSync) };
+        }
     }
 
     /// It is about to be unmapped.
@@ -187,10 +231,50 @@ pub(super) enum TapRole {
 /// `file` is open, and no other thread uses it during the call.
 pub(super) unsafe fn tap(file: *mut ffi::sqlite3_file, role: TapRole, observer: Arc<dyn Observer>) {
     // SAFETY: the file is open, so pMethods is a table of at least iVersion 1.
-    let (base, mut methods) = unsafe {
+    let (base, methods) = unsafe {
         let base = (*file).pMethods;
         (base, copy_methods(base))
     };
+    let tap = Box::new(Tap {
+        active: observer.active(),
+        base_write: methods.xWrite.unwrap_or(no_write),
+        base_shm_lock: methods.xShmLock.unwrap_or(no_shm_lock),
+        base_file_control: methods.xFileControl.unwrap_or(no_file_control),
+        methods: tapped(methods, role),
+        base,
+        observer,
+        shm: std::ptr::null(),
+        read_locks: 0,
+        told_reading: false,
+        writing: false,
+        holds_restart_locks: false,
+        closing: false,
+        role,
+        partner: std::ptr::null_mut(),
+        resting: false,
+    });
+    let tap = Box::into_raw(tap);
+    // SAFETY: `tap` is live until x_close; it starts with a method table.
+    unsafe { (*file).pMethods = tap.cast() };
+}
+
+/// Tells the taps of a database and of its WAL, which one connection has just opened, of each other.
+///
+/// # Safety
+/// Both are open, and no other thread uses them. A WAL is closed before its database.
+pub(super) unsafe fn join(database: *mut ffi::sqlite3_file, wal: *mut ffi::sqlite3_file) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if is_tapped(database) {
+            Tap::of(database).partner = wal;
+            Tap::of(wal).partner = database;
+        }
+    }
+}
+
+/// The table with the methods that we listen to replaced. A method that the base lacks stays absent: its absence is how
+/// SQLite learns what the file can do.
+fn tapped(mut methods: ffi::sqlite3_io_methods, role: TapRole) -> ffi::sqlite3_io_methods {
     methods.xClose = Some(x_close);
     match role {
         TapRole::Database => {
@@ -198,7 +282,6 @@ pub(super) unsafe fn tap(file: *mut ffi::sqlite3_file, role: TapRole, observer: 
             methods.xTruncate = Some(x_truncate_database);
             methods.xLock = methods.xLock.map(|_| super::control::x_lock as _);
             methods.xFileControl = Some(super::control::x_file_control);
-            // A method that the base lacks stays absent: its absence is how SQLite learns what the file can do.
             methods.xShmMap = methods.xShmMap.map(|_| x_shm_map as _);
             methods.xShmLock = methods.xShmLock.map(|_| x_shm_lock as _);
             methods.xShmUnmap = methods.xShmUnmap.map(|_| x_shm_unmap as _);
@@ -209,21 +292,19 @@ pub(super) unsafe fn tap(file: *mut ffi::sqlite3_file, role: TapRole, observer: 
             methods.xSync = Some(super::control::x_sync_wal);
         }
     }
-    let tap = Box::new(Tap {
-        methods,
-        base,
-        observer,
-        shm: std::ptr::null(),
-        read_locks: 0,
-        told_reading: false,
-        writing: false,
-        holds_restart_locks: false,
-        closing: false,
-        role,
-    });
-    let tap = Box::into_raw(tap);
-    // SAFETY: `tap` is live until x_close; it starts with a method table.
-    unsafe { (*file).pMethods = tap.cast() };
+    methods
+}
+
+unsafe extern "C" fn no_write(_: *mut ffi::sqlite3_file, _: *const c_void, _: c_int, _: i64) -> c_int {
+    ffi::SQLITE_IOERR as c_int
+}
+
+unsafe extern "C" fn no_shm_lock(_: *mut ffi::sqlite3_file, _: c_int, _: c_int, _: c_int) -> c_int {
+    ffi::SQLITE_IOERR as c_int
+}
+
+unsafe extern "C" fn no_file_control(_: *mut ffi::sqlite3_file, _: c_int, _: *mut c_void) -> c_int {
+    ffi::SQLITE_NOTFOUND as c_int
 }
 
 /// Copies a method table; fields beyond its iVersion are absent, in memory too.
@@ -288,8 +369,12 @@ unsafe extern "C" fn x_close(file: *mut ffi::sqlite3_file) -> c_int {
         let is_database = (*tap).role == TapRole::Database;
         (*tap).unmapping();
         let observer = Arc::clone(&(*tap).observer);
-        if !is_database && observer.is_active() {
+        if !is_database && (*tap).is_active() {
             let _ = guard(|| observer.wal_closing());
+        }
+        if !is_database && !(*tap).partner.is_null() {
+            Tap::of((*tap).partner).rest(false);
+            Tap::of((*tap).partner).partner = std::ptr::null_mut();
         }
         (*file).pMethods = (*tap).base;
         drop(Box::from_raw(tap));
@@ -308,7 +393,7 @@ unsafe extern "C" fn x_write_database(file: *mut ffi::sqlite3_file, data: *const
     // SAFETY: called by SQLite on a tapped file, with xWrite's arguments.
     unsafe {
         let tap = Tap::of(file);
-        if tap.observer.is_active() {
+        if tap.is_active() {
             let version = (at == 0 && n as usize > WRITE_VERSION).then(|| *data.cast::<u8>().add(WRITE_VERSION));
             let _ = guard(|| {
                 tap.observer.database_write(at as u64, n as u64);
@@ -338,7 +423,7 @@ unsafe fn truncate(file: *mut ffi::sqlite3_file, size: i64, tell: impl FnOnce(&d
     // SAFETY: the caller gives a tapped file.
     unsafe {
         let tap = Tap::of(file);
-        if tap.observer.is_active() {
+        if tap.is_active() {
             let _ = guard(|| tell(tap.observer.as_ref()));
         }
         match tap.base().xTruncate {
@@ -349,18 +434,25 @@ unsafe fn truncate(file: *mut ffi::sqlite3_file, size: i64, tell: impl FnOnce(&d
 }
 
 unsafe extern "C" fn x_write_wal(file: *mut ffi::sqlite3_file, data: *const c_void, n: c_int, at: i64) -> c_int {
-    // SAFETY: as above; `data` has `n` bytes.
+    // SAFETY: as above.
     unsafe {
         let tap = Tap::of(file);
+        if tap.is_active() { write_wal(tap, file, data, n, at) } else { (tap.base_write)(file, data, n, at) }
+    }
+}
+
+/// # Safety
+/// `file` is tapped by `tap`; `data` has `n` bytes.
+#[inline(never)]
+unsafe fn write_wal(tap: &Tap, file: *mut ffi::sqlite3_file, data: *const c_void, n: c_int, at: i64) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe {
         // Only headers matter: the WAL's (32 bytes) and the frames' (24).
-        if (n == 24 || n == 32) && tap.observer.is_active() {
+        if n == 24 || n == 32 {
             let bytes = std::slice::from_raw_parts(data.cast::<u8>(), n as usize);
             let _ = guard(|| tap.observer.wal_write(at as u64, bytes));
         }
-        let rc = match tap.base().xWrite {
-            Some(write) => write(file, data, n, at),
-            None => ffi::SQLITE_IOERR as c_int,
-        };
+        let rc = (tap.base_write)(file, data, n, at);
         super::control::tell_failure(tap, rc)
     }
 }
@@ -385,24 +477,59 @@ unsafe extern "C" fn x_shm_map(
 }
 
 unsafe extern "C" fn x_shm_lock(file: *mut ffi::sqlite3_file, offset: c_int, n: c_int, flags: c_int) -> c_int {
-    // SAFETY: called by SQLite on a tapped file.
-    let tap = unsafe { Tap::of(file) };
-    let Some(lock) = tap.base().xShmLock else { return ffi::SQLITE_IOERR as c_int };
-    if flags & SHM_EXCLUSIVE == 0 {
-        // SAFETY: forwarded as it came.
-        let rc = unsafe { lock(file, offset, n, flags) };
+    // SAFETY: called by SQLite on a tapped file; calls are forwarded as they came.
+    unsafe {
+        let tap = Tap::of(file);
+        // A restart is told whatever the flag says (P13). A shared lock is counted in any case.
+        if tap.is_active() || n == RESTART_LOCKS {
+            return shm_lock(file, offset, n, flags);
+        }
+        if flags & SHM_EXCLUSIVE == 0 {
+            return share(file, offset, n, flags);
+        }
+        (tap.base_shm_lock)(file, offset, n, flags)
+    }
+}
+
+/// A shared lock is asked for or given back.
+///
+/// # Safety
+/// `file` is tapped.
+#[inline(never)]
+unsafe extern "C" fn share(file: *mut ffi::sqlite3_file, offset: c_int, n: c_int, flags: c_int) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let tap = Tap::of(file);
         if flags & SHM_LOCK == 0 {
             tap.read_locks = tap.read_locks.saturating_sub(1);
-        } else if rc == 0 {
-            tap.read_locks += 1;
-            if !tap.told_reading && tap.observer.is_active() {
-                tell_reading(tap);
-            }
+            return (tap.base_shm_lock)(file, offset, n, flags);
+        }
+        let rc = (tap.base_shm_lock)(file, offset, n, flags);
+        tap.read_locks += u32::from(rc == 0);
+        rc
+    }
+}
+
+/// # Safety
+/// `file` is tapped.
+#[inline(never)]
+unsafe extern "C" fn shm_lock(file: *mut ffi::sqlite3_file, offset: c_int, n: c_int, flags: c_int) -> c_int {
+    // SAFETY: the caller's promise.
+    let tap = unsafe { Tap::of(file) };
+    let lock = tap.base_shm_lock;
+    if tap.is_active() {
+        tap.rest(false);
+    }
+    if flags & SHM_EXCLUSIVE == 0 {
+        // SAFETY: the caller's promise.
+        let rc = unsafe { share(file, offset, n, flags) };
+        if flags & SHM_LOCK != 0 && rc == 0 && !tap.told_reading && tap.is_active() {
+            tell_reading(tap);
         }
         return rc;
     }
     let is_restart = offset == RESTART_LOCK && n == RESTART_LOCKS;
-    let active = tap.observer.is_active();
+    let active = tap.is_active();
     if flags & SHM_LOCK != 0 {
         if is_restart {
             let header = tap.header();
@@ -423,6 +550,7 @@ unsafe extern "C" fn x_shm_lock(file: *mut ffi::sqlite3_file, offset: c_int, n: 
                 && let Some(header) = tap.header()
             {
                 tap.writing = true;
+                tap.active = &raw const TOLD;
                 let _ = guard(|| tap.observer.write_locked(&header));
             }
         }
@@ -445,6 +573,7 @@ unsafe extern "C" fn x_shm_lock(file: *mut ffi::sqlite3_file, offset: c_int, n: 
         news = guard(|| tap.observer.published(header)).unwrap_or(false);
     }
     if publishes && std::mem::take(&mut tap.writing) {
+        tap.active = tap.observer.active();
         let _ = guard(|| tap.observer.write_unlocking());
     }
     // SAFETY: forwarded as it came.
@@ -464,7 +593,7 @@ fn tell_reading(tap: &mut Tap) {
 }
 
 fn tell_checkpoint(tap: &Tap, begins: bool) {
-    if tap.observer.is_active() && !tap.shm.is_null() {
+    if tap.is_active() && !tap.shm.is_null() {
         let mut index = [0; 136];
         // SAFETY: the region has 32 KiB, and is mapped while `shm` is set.
         unsafe { read_words(tap.shm, &mut index) };

@@ -81,8 +81,8 @@ impl Database {
 }
 
 impl Observer for Database {
-    fn is_active(&self) -> bool {
-        self.active.load(Ordering::Acquire)
+    fn active(&self) -> &AtomicBool {
+        &self.active
     }
 
     fn published(&self, header: &WalIndexHeader) -> bool {
