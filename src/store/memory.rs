@@ -2,7 +2,7 @@
 
 use super::names::{check_key, check_metadata, sorted};
 use super::tally::Tally;
-use super::{Counters, ETag, Entry, Metadata, Object, Put, Store, Upload};
+use super::{Counters, ETag, Ending, Entry, Metadata, Object, Put, Store, Upload};
 use crate::error::{Error, Result};
 use crate::lock::Mutex;
 use crate::time::Timestamp;
@@ -128,6 +128,15 @@ impl Store for MemoryStore {
         let bytes = kept.bytes.get(start..end).unwrap_or_default().to_vec();
         Tally::bytes(&self.0.tally.bytes_in, bytes.len());
         Ok(bytes)
+    }
+
+    fn get_end(&self, key: &str, length: u64) -> Result<Option<Ending>> {
+        Tally::one(&self.0.tally.get);
+        let Some(kept) = self.find(key)? else { return Ok(None) };
+        let start = kept.bytes.len().saturating_sub(usize::try_from(length).unwrap_or(usize::MAX));
+        let bytes = kept.bytes.get(start..).unwrap_or_default().to_vec();
+        Tally::bytes(&self.0.tally.bytes_in, bytes.len());
+        Ok(Some(Ending { object: kept.object, bytes }))
     }
 
     fn put(&self, key: &str, bytes: &[u8], metadata: &Metadata) -> Result<ETag> {

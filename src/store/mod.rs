@@ -101,6 +101,15 @@ pub struct Object {
     pub metadata: Metadata,
 }
 
+/// The end of an object, and what HEAD tells of the same object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// Its ETag pins what is read further.
+    pub object: Object,
+    /// The last bytes; all, if the object is not longer than what was asked for.
+    pub bytes: Vec<u8>,
+}
+
 /// What is stored beside the bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata {
@@ -143,6 +152,9 @@ pub trait Store: Send + Sync {
     /// Bytes of the object, exactly as many as asked for unless the object ends before. With `if_match`, an object with
     /// another ETag is [`Kind::Conflict`](crate::error::Kind::Conflict). No object: [`Kind::NotFound`](crate::error::Kind::NotFound).
     fn get_range(&self, key: &str, range: Range<u64>, if_match: Option<&ETag>) -> Result<Vec<u8>>;
+    /// The last `length` bytes of the object as it is now, whatever caches lie between, all of it if it is shorter, and
+    /// what [`head`](Self::head) would tell; `None` if there is none. One request, counted as a GET (R9).
+    fn get_end(&self, key: &str, length: u64) -> Result<Option<Ending>>;
     /// Creates or replaces. For objects whose content does not matter; never for LTX files (P20).
     fn put(&self, key: &str, bytes: &[u8], metadata: &Metadata) -> Result<ETag>;
     /// Creates, if no object has that key (P20).

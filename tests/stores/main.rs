@@ -5,6 +5,7 @@
 
 mod conditions;
 mod credentials;
+mod endings;
 mod faults;
 mod file;
 mod multipart;

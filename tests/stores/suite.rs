@@ -12,6 +12,7 @@ pub fn run<S: Store + ?Sized + 'static>(store: &Arc<S>) {
     metadata_comes_back(&**store);
     absent_and_match_conditions(&**store);
     ranges(&**store);
+    endings(&**store);
     odd_keys(&**store);
     listing_is_complete_sorted_and_by_prefix(&**store);
     copies(&**store);
@@ -44,6 +45,8 @@ fn empty_is_empty(store: &(impl Store + ?Sized)) {
     assert_eq!(store.head("none").unwrap(), None);
     assert_eq!(store.get("none", 10).unwrap(), None);
     assert_eq!(store.get_range("none", 0..1, None).unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(store.get_end("none", 10).unwrap(), None);
+    assert_eq!(store.get_end("no/such/directory", 10).unwrap(), None);
     store.delete("none").unwrap();
     store.delete("no/such/directory").unwrap();
 }
@@ -118,6 +121,34 @@ fn ranges(store: &(impl Store + ?Sized)) {
     store.delete("r").unwrap();
 }
 
+/// R9: the end and the head of an object at once, whatever its size and what is asked for.
+fn endings(store: &(impl Store + ?Sized)) {
+    let pairs = vec![("liblitestream-after".to_owned(), "80000000deadbeef".to_owned())];
+    let metadata = Metadata { timestamp: Some(Timestamp(1_795_370_133_964)), pairs };
+    let bytes: Vec<u8> = (0..1000u32).map(|i| (i * 7) as u8).collect();
+    for size in [0, 1, 1000] {
+        done(store.put_if_absent("e", &bytes[..size], &metadata).unwrap());
+        let head = store.head("e").unwrap().unwrap();
+        assert_eq!((head.size, &head.metadata), (size as u64, &metadata));
+        for length in [0, 1, 10, 999, 1000, 1001, 256 << 10, u64::MAX] {
+            let ending = store.get_end("e", length).unwrap().unwrap();
+            assert_eq!(ending.object, head, "the last {length} of {size}");
+            let from = (size as u64).saturating_sub(length) as usize;
+            assert_eq!(ending.bytes, bytes[from..size], "the last {length} of {size}");
+            assert_eq!(store.get_range("e", 0..1000, Some(&ending.object.etag)).unwrap(), bytes[..size]);
+        }
+        store.delete("e").unwrap();
+    }
+    // Of an object that was replaced, the new one.
+    store.put("e", b"first", &NONE).unwrap();
+    assert_eq!(store.get_end("e", 3).unwrap().unwrap().bytes, b"rst");
+    let second = store.put("e", b"the second", &NONE).unwrap();
+    let ending = store.get_end("e", 3).unwrap().unwrap();
+    assert_eq!((ending.bytes.as_slice(), ending.object.etag), (&b"ond"[..], second));
+    store.delete("e").unwrap();
+    assert_eq!(store.get_end("e", 3).unwrap(), None);
+}
+
 fn odd_keys(store: &(impl Store + ?Sized)) {
     let mut odd = vec![
         "odd/with space",
@@ -139,6 +170,7 @@ fn odd_keys(store: &(impl Store + ?Sized)) {
     for key in &odd {
         assert_eq!(store.get(key, 100).unwrap().unwrap().0, key.as_bytes(), "{key}");
         assert_eq!(store.get_range(key, 0..3, None).unwrap(), b"odd", "{key}");
+        assert_eq!(store.get_end(key, 100).unwrap().unwrap().bytes, key.as_bytes(), "{key}");
         assert_eq!(store.head(key).unwrap().unwrap().size, key.len() as u64, "{key}");
         assert_eq!(keys(store, key), [*key]);
         done(store.copy(key, &format!("{key} copy"), &NONE).unwrap());

@@ -12,7 +12,7 @@ mod staged;
 
 use super::names::{check_key, check_metadata};
 use super::tally::Tally;
-use super::{Counters, ETag, Entry, Gate, Metadata, Object, Put, Store, Upload};
+use super::{Counters, ETag, Ending, Entry, Gate, Metadata, Object, Put, Store, Upload};
 use crate::error::{Error, Kind, Result};
 use crate::time::Timestamp;
 use staged::{Condition, Staged};
@@ -151,6 +151,25 @@ impl FileStore {
         staged.publish(metadata, condition)
     }
 
+    /// What HEAD tells of an open object.
+    fn object(&self, key: &str, file: &File, stat: &fs::Metadata) -> Result<Object> {
+        let pairs = sidecar::read(&self.path(key)?, file, stat.size())?;
+        let modified = modified(stat);
+        let metadata = Metadata { timestamp: Some(modified), pairs };
+        Ok(Object { size: stat.size(), modified, etag: etag(stat), metadata })
+    }
+
+    /// Reads bytes that its size says are there, which bounds the buffer.
+    fn read(&self, key: &str, file: &File, range: Range<u64>) -> Result<Vec<u8>> {
+        let length = range.end.saturating_sub(range.start);
+        let length =
+            usize::try_from(length).map_err(|_| super::too_large(&self.url, key, length, usize::MAX as u64))?;
+        let mut bytes = vec![0; length];
+        file.read_exact_at(&mut bytes, range.start).map_err(|e| failed("read", &self.root.join(key), &e))?;
+        Tally::bytes(&self.tally.bytes_in, length);
+        Ok(bytes)
+    }
+
     /// Collects the objects below `dir`, whose key is `base` (empty or with a slash at its end).
     fn walk(&self, dir: &Path, base: &str, prefix: &str, depth: usize, found: &mut Vec<Entry>) -> Result<()> {
         let rows = match fs::read_dir(dir) {
@@ -206,10 +225,7 @@ impl Store for FileStore {
     fn head(&self, key: &str) -> Result<Option<Object>> {
         Tally::one(&self.tally.head);
         let Some((file, stat)) = self.open(key)? else { return Ok(None) };
-        let pairs = sidecar::read(&self.path(key)?, &file, stat.size())?;
-        let modified = modified(&stat);
-        let metadata = Metadata { timestamp: Some(modified), pairs };
-        Ok(Some(Object { size: stat.size(), modified, etag: etag(&stat), metadata }))
+        self.object(key, &file, &stat).map(Some)
     }
 
     fn get(&self, key: &str, limit: u64) -> Result<Option<(Vec<u8>, ETag)>> {
@@ -231,14 +247,14 @@ impl Store for FileStore {
         if if_match.is_some_and(|expected| etag(&stat) != *expected) {
             return Err(super::replaced(&self.url, key));
         }
-        // The file's own size bounds the buffer, not the caller's number.
-        let length = range.end.min(stat.size()).saturating_sub(range.start);
-        let length =
-            usize::try_from(length).map_err(|_| super::too_large(&self.url, key, length, usize::MAX as u64))?;
-        let mut bytes = vec![0; length];
-        file.read_exact_at(&mut bytes, range.start).map_err(|e| failed("read", &self.root.join(key), &e))?;
-        Tally::bytes(&self.tally.bytes_in, length);
-        Ok(bytes)
+        self.read(key, &file, range.start..range.end.min(stat.size()))
+    }
+
+    fn get_end(&self, key: &str, length: u64) -> Result<Option<Ending>> {
+        Tally::one(&self.tally.get);
+        let Some((file, stat)) = self.open(key)? else { return Ok(None) };
+        let bytes = self.read(key, &file, stat.size().saturating_sub(length)..stat.size())?;
+        Ok(Some(Ending { object: self.object(key, &file, &stat)?, bytes }))
     }
 
     fn put(&self, key: &str, bytes: &[u8], metadata: &Metadata) -> Result<ETag> {

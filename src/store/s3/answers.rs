@@ -21,6 +21,11 @@ pub(super) fn fault(answer: &Answer) -> Option<Fault> {
     xml::fault(&answer.body)
 }
 
+/// Whether a 404 speaks of the object: a bucket that is not there is an error, not an absent object.
+pub(super) fn is_of_object(answer: &Answer) -> bool {
+    fault(answer).is_none_or(|fault| fault.code != "NoSuchBucket")
+}
+
 /// Whether an answer's code says "later", beyond its status.
 pub(super) fn is_transient_code(code: &str) -> bool {
     matches!(

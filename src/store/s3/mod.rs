@@ -9,6 +9,7 @@ mod conditions;
 mod config;
 mod copy;
 mod credentials;
+mod ending;
 mod hosts;
 mod keys;
 mod multipart;
@@ -24,7 +25,7 @@ pub(super) use sign::environment;
 
 use super::names::{check_key, check_metadata};
 use super::tally::Tally;
-use super::{Counters, ETag, Entry, Metadata, Object, Options, Put, SWEEP_AGE_MS, Store, Upload};
+use super::{Counters, ETag, Ending, Entry, Metadata, Object, Options, Put, SWEEP_AGE_MS, Store, Upload};
 use crate::error::{Context, Error, Kind, Result};
 use crate::time::Timestamp;
 use bytes::Bytes;
@@ -109,7 +110,7 @@ impl Store for S3Store {
                 let etag = object::etag(&answer).context(&what)?;
                 Ok(Some((answer.body, etag)))
             }
-            404 if answers::fault(&answer).is_none_or(|fault| fault.code != "NoSuchBucket") => Ok(None),
+            404 if answers::is_of_object(&answer) => Ok(None),
             _ => Err(answers::failure(&what, &answer)),
         }
     }
@@ -130,16 +131,21 @@ impl Store for S3Store {
         let answer = self.0.send(call, Bytes::new())?;
         match answer.status.as_u16() {
             206 => object::ranged(answer, start..end).context(what),
+            // A part under the status of a whole, from rclone.
+            200 if answer.header("content-range").is_some() => object::ranged(answer, start..end).context(what),
             // The whole object, by a store that ignores ranges, or of an empty object.
             200 if start == 0 => Ok(answer.body),
             416 => Ok(Vec::new()),
             412 => Err(super::replaced(&self.0.config.shown, key)),
-            404 if answers::fault(&answer).is_none_or(|fault| fault.code != "NoSuchBucket") => {
-                Err(super::no_object(&self.0.config.shown, key))
-            }
+            404 if answers::is_of_object(&answer) => Err(super::no_object(&self.0.config.shown, key)),
             200 => Err(Error::invalid(format!("{what}: the store ignores ranges, without which pages cannot be read"))),
             _ => Err(answers::failure(&what, &answer)),
         }
+    }
+
+    fn get_end(&self, key: &str, length: u64) -> Result<Option<Ending>> {
+        check_key(key)?;
+        ending::get_end(self, key, length)
     }
 
     fn put(&self, key: &str, bytes: &[u8], metadata: &Metadata) -> Result<ETag> {
@@ -168,9 +174,7 @@ impl Store for S3Store {
     fn delete(&self, key: &str) -> Result<()> {
         check_key(key)?;
         let answer = self.0.send(Call::delete(key), Bytes::new())?;
-        let gone =
-            answer.status.as_u16() == 404 && answers::fault(&answer).is_none_or(|fault| fault.code != "NoSuchBucket");
-        if answer.status.is_success() || gone {
+        if answer.status.is_success() || (answer.status.as_u16() == 404 && answers::is_of_object(&answer)) {
             return Ok(());
         }
         Err(answers::failure(&self.0.what("delete", key), &answer))

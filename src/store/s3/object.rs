@@ -21,10 +21,13 @@ pub(super) fn etag(answer: &Answer) -> Result<ETag> {
 /// The answer to a HEAD.
 pub(super) fn object(answer: &Answer) -> Result<Object> {
     let size = answer.header("content-length").and_then(|length| length.parse().ok());
+    of_size(answer, size.ok_or_else(|| Error::corrupt("the answer has no length"))?)
+}
+
+/// The same, of an answer that has not all of the object.
+pub(super) fn of_size(answer: &Answer, size: u64) -> Result<Object> {
     let modified = answer.header("last-modified").and_then(parse_http_date);
-    let (Some(size), Some(modified)) = (size, modified) else {
-        return Err(Error::corrupt("the answer has no length or no time"));
-    };
+    let modified = modified.ok_or_else(|| Error::corrupt("the answer has no time"))?;
     Ok(Object { size, modified, etag: etag(answer)?, metadata: metadata(&answer.headers) })
 }
 
@@ -77,7 +80,7 @@ pub(super) fn ranged(answer: Answer, asked: Range<u64>) -> Result<Vec<u8>> {
 }
 
 /// `bytes 0-9/100`, or `/*`: first, last, total (RFC 9110 14.4).
-fn content_range(text: &str) -> Option<(u64, u64, Option<u64>)> {
+pub(super) fn content_range(text: &str) -> Option<(u64, u64, Option<u64>)> {
     let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;
     let (first, last) = range.split_once('-')?;
     Some((first.parse().ok()?, last.parse().ok()?, total.parse().ok()))

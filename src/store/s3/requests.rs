@@ -182,8 +182,13 @@ impl Connection {
     }
 
     pub(super) fn head(&self, key: &str) -> Result<Option<Object>> {
+        self.head_by(Call::new(Method::HEAD, Some(key)), key)
+    }
+
+    /// The same, with headers of its own.
+    pub(super) fn head_by(&self, call: Call, key: &str) -> Result<Option<Object>> {
         let what = self.what("head", key);
-        let answer = self.send(Call::new(Method::HEAD, Some(key)), Bytes::new())?;
+        let answer = self.send(call, Bytes::new())?;
         match answer.status.as_u16() {
             200 => object::object(&answer).map(Some).context(what),
             // Without a body, a missing bucket cannot be told from a missing object.
@@ -217,9 +222,7 @@ impl Connection {
         match answer.status.as_u16() {
             200..=299 => Ok(Put::Done(object::etag(&answer).context(what)?)),
             412 => Ok(Put::Refused),
-            404 if is_replacement && answers::fault(&answer).is_none_or(|fault| fault.code != "NoSuchBucket") => {
-                Ok(Put::Refused)
-            }
+            404 if is_replacement && answers::is_of_object(&answer) => Ok(Put::Refused),
             _ => Err(answers::conditional_failure(&what, &answer)),
         }
     }
