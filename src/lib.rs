@@ -71,6 +71,8 @@ pub mod error;
 mod lock;
 pub mod ltx;
 mod panic;
+mod pool;
+mod reader;
 pub mod replica;
 mod sql;
 mod sqlite;

@@ -18,6 +18,7 @@
 
 mod apply;
 mod attempts;
+pub mod companion;
 mod histories;
 mod layout;
 mod listing;
@@ -44,6 +45,11 @@ use crate::store::Store;
 use apply::Limits;
 use plan::{Goal, choose};
 use std::sync::Arc;
+
+/// The metadata name of the database's rolling checksum before a TXID (P21).
+pub const ROLLING_BEFORE: &str = "liblitestream-before";
+/// The same after it.
+pub const ROLLING_AFTER: &str = "liblitestream-after";
 
 /// A replica in a store.
 #[derive(Clone)]
@@ -123,6 +129,14 @@ impl Replica {
     /// [`Kind::NotFound`] if there is nothing, or a gap, or not this TXID; [`Kind::Diverged`] for two histories (R3);
     /// [`Kind::Invalid`] for a replica of Litestream 0.3; those of the store.
     pub fn plan_without(&self, target: Target, excluded: &Excluded) -> Result<Plan> {
+        self.listed_plan(target, excluded).map(|(_, plan)| plan)
+    }
+
+    /// The same, with the listing that it was chosen from.
+    ///
+    /// # Errors
+    /// As [`plan_without`](Self::plan_without).
+    pub fn listed_plan(&self, target: Target, excluded: &Excluded) -> Result<(Listing, Plan)> {
         let first = self.list()?;
         match self.plan_from(&first, target, excluded) {
             Err(error) if error.kind() == Kind::NotFound => {
@@ -130,9 +144,10 @@ impl Replica {
                 if second.is_empty() {
                     return Err(self.nothing_there()?);
                 }
-                self.plan_from(&second, target, excluded)
+                let plan = self.plan_from(&second, target, excluded)?;
+                Ok((second, plan))
             }
-            planned => planned,
+            planned => planned.map(|plan| (first, plan)),
         }
     }
 

@@ -163,7 +163,7 @@ impl Primary {
             let mut encoder = Encoder::new(std::io::BufWriter::with_capacity(256 << 10, &mut writer), header)?;
             self.read_image(|pgno, page| {
                 sums.set(pgno, page_checksum(pgno, page));
-                encoder.page(pgno, page)
+                encoder.page(pgno, page).map(|_| ())
             })?;
             let (buffered, encoded) = encoder.finish()?;
             buffered.into_inner().map_err(|e| Error::io(&key, e.error()))?;

@@ -7,11 +7,11 @@
 
 use super::encode::Work;
 use super::primary::Primary;
-use super::ship::ROLLING_AFTER;
 use super::spool::{FileIdentity, Record};
 use super::sums::Sums;
 use crate::error::Result;
 use crate::ltx::Txid;
+use crate::replica::ROLLING_AFTER;
 
 /// A table of fewer pages than that says little about whose they are.
 const PAGES_THAT_TELL: u32 = 8;

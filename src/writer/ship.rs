@@ -4,6 +4,7 @@ use super::encode::Staged;
 use super::primary::Primary;
 use crate::error::{Context, Error, Kind, Result};
 use crate::ltx::{HEADER_SIZE, Header, Level, TAIL_SIZE, TRAILER_SIZE, Txid, TxidRange};
+use crate::replica::{ROLLING_AFTER, ROLLING_BEFORE};
 use crate::store::{Metadata, Put, Upload};
 use crate::time::Timestamp;
 use std::fs::File;
@@ -114,7 +115,7 @@ impl Primary {
     pub(super) fn metadata(&self, timestamp: Timestamp, rolling: Option<(u64, u64)>) -> Metadata {
         let mut pairs = vec![("liblitestream-node".to_owned(), format!("{:016x}", self.node))];
         if let Some((before, after)) = rolling {
-            pairs.push(("liblitestream-before".to_owned(), format!("{before:016x}")));
+            pairs.push((ROLLING_BEFORE.to_owned(), format!("{before:016x}")));
             pairs.push((ROLLING_AFTER.to_owned(), format!("{after:016x}")));
         }
         Metadata { timestamp: Some(timestamp), pairs }
@@ -132,9 +133,6 @@ impl Primary {
         )
     }
 }
-
-/// The metadata name of the rolling checksum after a TXID.
-pub(super) const ROLLING_AFTER: &str = "liblitestream-after";
 
 fn fingerprint(file: &mut File, size: u64) -> Result<Fingerprint> {
     let mut header = [0; HEADER_SIZE];

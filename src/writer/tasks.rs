@@ -2,9 +2,9 @@
 
 use super::capture::{Capture, Captured};
 use super::encode::{Into, Work};
-use super::pool::Pool;
 use super::primary::{Phase, Primary};
 use crate::error::{Error, Kind, Result};
+use crate::pool::Pool;
 use crate::wal::IndexHeader;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

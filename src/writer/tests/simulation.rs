@@ -1,8 +1,8 @@
 //! The primary without threads, in a time of its own: what is due runs on the test's thread, and an hour passes at once.
 
+use crate::pool::Pool;
 use crate::time::{Clock, Timestamp};
 use crate::writer::Pools;
-use crate::writer::pool::Pool;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};

@@ -1,0 +1,160 @@
+//! What is shared by all replicas of the process: the page cache, requests under way, and threads.
+
+use super::cache::{Cache, Page};
+use super::lazy::Block;
+use super::object::{ObjectId, PageKey};
+use crate::error::{Error, Kind, Result};
+use crate::lock::{Condvar, Mutex, PerProcess};
+use crate::ltx::Pgno;
+use crate::pool::Pool;
+use lru::LruCache;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Requests at a time for what somebody waits for, for what nobody asked for yet, and polls. They wait, mostly.
+const DEMAND_THREADS: usize = 64;
+const AHEAD_THREADS: usize = 24;
+const POLL_THREADS: usize = 4;
+/// Memory for blocks of indexes.
+const INDEX_BYTES: usize = 64 << 20;
+/// How often a waiting thread asks whether it was interrupted.
+const INTERVAL: Duration = Duration::from_millis(20);
+
+pub(super) struct Shared {
+    pub cache: Cache,
+    pub blocks: Blocks,
+    pub flights: Mutex<HashMap<PageKey, Arc<Flight>>>,
+    pub demand: Arc<Pool>,
+    pub ahead: Arc<Pool>,
+    pub polls: Arc<Pool>,
+}
+
+static SHARED: PerProcess<Shared> = PerProcess::new();
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            cache: Cache::default(),
+            blocks: Blocks::default(),
+            flights: Mutex::default(),
+            demand: Pool::new("read", DEMAND_THREADS),
+            ahead: Pool::new("ahead", AHEAD_THREADS),
+            polls: Pool::new("follow", POLL_THREADS),
+        }
+    }
+}
+
+/// Blocks of indexes, the ones used last, bounded in bytes.
+pub(super) struct Blocks(Mutex<(LruCache<(ObjectId, usize), Arc<Block>>, usize)>);
+
+impl Default for Blocks {
+    fn default() -> Self {
+        Self(Mutex::new((LruCache::unbounded(), 0)))
+    }
+}
+
+impl Blocks {
+    pub fn get(&self, key: &(ObjectId, usize)) -> Option<Arc<Block>> {
+        self.0.lock().0.get(key).cloned()
+    }
+
+    pub fn put(&self, key: (ObjectId, usize), block: Arc<Block>) {
+        let mut guard = self.0.lock();
+        let (blocks, bytes) = &mut *guard;
+        *bytes += block.bytes();
+        if let Some(former) = blocks.put(key, block) {
+            *bytes -= former.bytes();
+        }
+        while *bytes > INDEX_BYTES {
+            let Some((_, least)) = blocks.pop_lru() else { break };
+            *bytes -= least.bytes();
+        }
+    }
+}
+
+pub(super) fn shared() -> &'static Shared {
+    SHARED.get()
+}
+
+/// Runs `work` on a thread of the pool and waits for it; an interruption leaves it to end by itself.
+pub(super) fn run<T: Send + 'static>(
+    cancelled: &dyn Fn() -> bool,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let mut all = run_all(cancelled, [work])?;
+    all.pop().unwrap_or_else(|| Err(Error::bug("a task without a result")))
+}
+
+/// Runs all at a time, and gives their results in order.
+pub(super) fn run_all<T: Send + 'static, W: FnOnce() -> Result<T> + Send + 'static>(
+    cancelled: &dyn Fn() -> bool,
+    works: impl IntoIterator<Item = W>,
+) -> Result<Vec<Result<T>>> {
+    let (sender, receiver) = crossbeam_channel::unbounded();
+    let mut results = Vec::new();
+    for (number, work) in works.into_iter().enumerate() {
+        let sender = sender.clone();
+        results.push(Err(Error::bug("a reading thread panicked")));
+        shared().demand.run_at(Instant::now(), move || {
+            let result = crate::panic::guard(work).and_then(|result| result);
+            // Nobody waits any more after an interruption.
+            let _ = sender.send((number, result));
+        })?;
+    }
+    drop(sender);
+    loop {
+        if cancelled() {
+            return Err(interrupted());
+        }
+        match receiver.recv_timeout(INTERVAL) {
+            Ok((number, result)) => {
+                if let Some(place) = results.get_mut(number) {
+                    *place = result;
+                }
+            }
+            Err(crossbeam_channel::RecvTimeoutError::Timeout) => {}
+            Err(crossbeam_channel::RecvTimeoutError::Disconnected) => return Ok(results),
+        }
+    }
+}
+
+pub(super) fn interrupted() -> Error {
+    Error::new(Kind::Interrupted, "interrupted")
+}
+
+/// Pages of one request, in order of numbers.
+pub(super) type Pages = Arc<Vec<(Pgno, Page)>>;
+
+/// A request under way, for whoever wants a page of it (R8: one fetch per page, however many ask).
+#[derive(Default)]
+pub(super) struct Flight {
+    outcome: Mutex<Option<Result<Pages>>>,
+    landed: Condvar,
+}
+
+impl Flight {
+    pub fn land(&self, outcome: Result<Pages>) {
+        self.outcome.lock().get_or_insert(outcome);
+        self.landed.notify_all();
+    }
+
+    pub fn wait(&self, cancelled: &dyn Fn() -> bool) -> Result<Pages> {
+        let mut outcome = self.outcome.lock();
+        loop {
+            if let Some(outcome) = &*outcome {
+                return outcome.clone();
+            }
+            self.landed.wait_for(&mut outcome, INTERVAL);
+            if outcome.is_none() && crate::lock::MutexGuard::unlocked(&mut outcome, cancelled) {
+                return Err(interrupted());
+            }
+        }
+    }
+}
+
+/// As in a new process.
+#[cfg(test)]
+pub(super) fn forget_pages() {
+    shared().cache.clear();
+}

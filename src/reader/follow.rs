@@ -1,0 +1,369 @@
+//! Following the primary (R9): the next TXID's object is asked for by its name, and nothing is listed as long as that
+//! works. One follower per replica and process, none without readers.
+//!
+//! A file that joins makes the next state (R2): by the rolling checksums of its metadata where both sides have them,
+//! else by timestamps that do not decrease. A listing is asked for after a pause, after a minute without news, and then
+//! at intervals that double: it finds what only compacted files hold, and a replica that was begun again.
+
+use super::flight::{run, shared};
+use super::open::{rolling, tail_of};
+use super::source::Source;
+use super::state::State;
+use crate::error::{Error, Kind, Result};
+use crate::ltx::{Level, Txid, TxidRange, decode_frame};
+use crate::replica::{FileInfo, Listing, Target};
+use crate::store::Ending;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// What is fetched of the next object: a small one comes whole, of a large one the index.
+const END_BYTES: u64 = 256 << 10;
+/// The same while objects are large, so that they still come whole.
+const END_BYTES_MAX: u64 = 4 << 20;
+/// After such a pause a listing comes first.
+const PAUSE: Duration = Duration::from_secs(30);
+/// A listing after so long without news, then at intervals that double up to the longest: 16 in an idle hour.
+const FIRST_LISTING: Duration = Duration::from_secs(60);
+const LONGEST_LISTING: Duration = Duration::from_secs(300);
+/// Files that one poll takes in before others have their turn.
+const FILES_AT_ONCE: usize = 64;
+
+/// How the following stands.
+#[derive(Default)]
+pub(super) struct Follow {
+    /// A poll is due or under way.
+    pub is_running: bool,
+    /// The shortest interval that a follower asked for.
+    pub interval: Duration,
+    /// Proven to be the newest state.
+    pub proven: Option<Instant>,
+    /// When the last news, or the last listing, came.
+    listed: Option<Instant>,
+    listing_after: Duration,
+    /// Size of the last object.
+    last_size: u64,
+    /// Polls fail since then.
+    pub failing: bool,
+    /// The replica was begun again: for good.
+    pub restarted: Option<Error>,
+}
+
+#[cfg(test)]
+impl Follow {
+    /// As after a long pause.
+    pub fn expire(&mut self) {
+        self.proven = None;
+        self.listed = None;
+    }
+}
+
+impl Source {
+    /// A connection follows from now on. The current state is made by the first one.
+    pub fn start_following(self: &Arc<Self>, interval: Duration, cancelled: &dyn Fn() -> bool) -> Result<()> {
+        if let Some(error) = self.follow.lock().restarted.clone() {
+            return Err(error);
+        }
+        let is_stale = self.follow.lock().proven.is_none_or(|proven| proven.elapsed() > interval.max(PAUSE));
+        let has_state = self.current.read().is_some();
+        if !has_state {
+            let (state, _) = self.state_at(Target::Latest, cancelled)?;
+            let mut follow = self.follow.lock();
+            follow.proven = Some(Instant::now());
+            follow.listed = Some(Instant::now());
+            follow.listing_after = FIRST_LISTING;
+            drop(follow);
+            self.current.write().get_or_insert_with(|| Arc::new(state));
+        } else if is_stale {
+            let source = Arc::clone(self);
+            run(cancelled, move || source.poll())?;
+        }
+        self.followers.fetch_add(1, Ordering::SeqCst);
+        let mut follow = self.follow.lock();
+        follow.interval = if follow.is_running { follow.interval.min(interval) } else { interval };
+        if !std::mem::replace(&mut follow.is_running, true) {
+            let due = follow.interval;
+            drop(follow);
+            self.poll_after(due);
+        }
+        Ok(())
+    }
+
+    /// A connection follows no more.
+    pub fn stop_following(&self) {
+        self.followers.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn poll_after(self: &Arc<Self>, wait: Duration) {
+        let source = Arc::downgrade(self);
+        let task = move || {
+            let Some(source) = source.upgrade() else { return };
+            if source.followers.load(Ordering::SeqCst) == 0 {
+                source.follow.lock().is_running = false;
+                // One may have come after the question.
+                if source.followers.load(Ordering::SeqCst) == 0
+                    || std::mem::replace(&mut source.follow.lock().is_running, true)
+                {
+                    return;
+                }
+            }
+            let _ = source.poll();
+            let interval = source.follow.lock().interval;
+            source.poll_after(interval);
+        };
+        if let Err(error) = shared().polls.run_at(Instant::now() + wait, task) {
+            self.note(&error);
+            self.follow.lock().is_running = false;
+        }
+    }
+
+    /// Looks for news once, on a thread that may wait for the store.
+    pub fn poll(self: &Arc<Self>) -> Result<()> {
+        let _one_at_a_time = self.polling.lock();
+        let outcome = crate::panic::guard(|| self.look()).and_then(|outcome| outcome);
+        let mut follow = self.follow.lock();
+        match &outcome {
+            Ok(()) => follow.failing = false,
+            Err(error) => {
+                follow.failing = true;
+                if error.kind() == Kind::Diverged {
+                    follow.restarted = Some(error.clone());
+                }
+                self.note(error);
+            }
+        }
+        drop(follow);
+        self.changed.notify_all();
+        outcome
+    }
+
+    fn look(self: &Arc<Self>) -> Result<()> {
+        let Some(mut state) = self.current.read().clone() else { return Ok(()) };
+        let (paused, listing_due) = {
+            let follow = self.follow.lock();
+            let paused = follow.proven.is_none_or(|proven| proven.elapsed() > PAUSE.max(follow.interval * 2));
+            (paused, follow.listed.is_none_or(|listed| listed.elapsed() >= follow.listing_after))
+        };
+        if paused {
+            state = self.look_by_listing(&state)?;
+        }
+        let mut news = false;
+        for _ in 0..FILES_AT_ONCE {
+            let asked = Instant::now();
+            match self.next(&state)? {
+                Some(next) => {
+                    news = true;
+                    state = self.becomes(next);
+                }
+                None => {
+                    self.follow.lock().proven = Some(asked);
+                    break;
+                }
+            }
+        }
+        if news {
+            let mut follow = self.follow.lock();
+            follow.listed = Some(Instant::now());
+            follow.listing_after = FIRST_LISTING;
+        } else if listing_due && !paused {
+            self.look_by_listing(&state)?;
+            let mut follow = self.follow.lock();
+            follow.listing_after = (follow.listing_after * 2).min(LONGEST_LISTING);
+        }
+        Ok(())
+    }
+
+    fn becomes(&self, state: Arc<State>) -> Arc<State> {
+        *self.current.write() = Some(Arc::clone(&state));
+        self.changed.notify_all();
+        state
+    }
+
+    /// The state after this one, if its object is there.
+    fn next(self: &Arc<Self>, state: &Arc<State>) -> Result<Option<Arc<State>>> {
+        let txid = state.txid.next();
+        let key = self.replica.layout().key(Level::L0, TxidRange::single(txid));
+        let length = (self.follow.lock().last_size * 2).clamp(END_BYTES, END_BYTES_MAX);
+        let ending = match self.replica.store().get_end(&key, length) {
+            Ok(Some(ending)) => ending,
+            Ok(None) => return Ok(None),
+            // A key without the permission to list is told 403 of what is not there.
+            Err(error) if error.kind() == Kind::Denied => {
+                log::warn!("{}: {error}; looking by listing", self.url);
+                let next = self.look_by_listing(state)?;
+                return Ok((next.txid > state.txid).then_some(next));
+            }
+            Err(error) => return Err(error),
+        };
+        self.follow.lock().last_size = ending.object.size;
+        self.joined(state, txid, key, ending).map(Some)
+    }
+
+    /// R2: the state and an object that must be the one behind it.
+    fn joined(self: &Arc<Self>, state: &State, txid: Txid, key: String, ending: Ending) -> Result<Arc<State>> {
+        let Ending { object: found, bytes } = ending;
+        let info = FileInfo {
+            level: Level::L0,
+            txids: TxidRange::single(txid),
+            size: found.size,
+            created_at: found.modified,
+            key,
+            etag: Some(found.etag.clone()),
+        };
+        let named = |error: Error| error.context(format!("{}: {}", self.url, info.key));
+        let sums = rolling(&found.metadata.pairs);
+        if let (Some(after), Some(before)) = (state.after, sums.before)
+            && after != before
+        {
+            return Err(self.restarted(format!("{} does not go on from TXID {}", info.key, state.txid)));
+        }
+        let is_whole = bytes.len() as u64 == found.size;
+        let (object, segment, entries) = if is_whole {
+            self.whole(info.clone(), found.etag.clone(), &bytes).map_err(named)?
+        } else {
+            self.by_end(&info, found.etag.clone(), &bytes).map_err(named)?
+        };
+        if object.header.timestamp < state.timestamp && sums.before.is_none() {
+            return Err(self.restarted(format!(
+                "{} is of {}, older than TXID {} of {}",
+                info.key, object.header.timestamp, state.txid, state.timestamp
+            )));
+        }
+        if object.header.page_size != state.page_size {
+            return Err(self.restarted(format!("{} has another page size", info.key)));
+        }
+        if is_whole {
+            // They were fetched already: what is read often changes often.
+            for entry in &entries {
+                let mut page = vec![0; state.page_size.bytes()];
+                let frame = bytes.get(entry.offset as usize..entry.offset as usize + entry.len as usize);
+                decode_frame(frame.unwrap_or_default(), entry.pgno, &mut page).map_err(named)?;
+                shared().cache.put((object.id, entry.pgno), page.into(), false);
+            }
+        }
+        Ok(Arc::new(state.with(object, sums.after, segment)))
+    }
+
+    /// Looks at what there is: whether this is still the replica that it was, and whether it went on by other files.
+    fn look_by_listing(self: &Arc<Self>, state: &Arc<State>) -> Result<Arc<State>> {
+        let asked = Instant::now();
+        let listing = self.replica.list()?;
+        {
+            let mut follow = self.follow.lock();
+            follow.listed = Some(Instant::now());
+        }
+        self.is_the_same(state, &listing)?;
+        if listing.head().is_none_or(|head| head <= state.txid) {
+            self.follow.lock().proven = Some(asked);
+            return Ok(Arc::clone(state));
+        }
+        let next = TxidRange::single(state.txid.next());
+        if listing.level(Level::L0).iter().any(|file| file.txids == next) {
+            return Ok(Arc::clone(state));
+        }
+        // What comes next is in compacted files only.
+        let next = Arc::new(self.state_at(Target::Latest, &|| false)?.0);
+        if next.txid < state.txid || next.timestamp < state.timestamp {
+            return Err(self.restarted(format!("the newest state is TXID {} of {}", next.txid, next.timestamp)));
+        }
+        self.follow.lock().proven = Some(asked);
+        Ok(self.becomes(next))
+    }
+
+    /// R1, R2: the files under our position are the same ones.
+    pub fn is_the_same(&self, state: &State, listing: &Listing) -> Result<()> {
+        if listing.head().is_none_or(|head| head < state.txid) {
+            let there = listing.head().map_or_else(|| "nothing".to_owned(), |head| format!("TXID {head} at most"));
+            return Err(self.restarted(format!("TXID {} was read, and there is {there}", state.txid)));
+        }
+        let listed: HashMap<&str, &FileInfo> = listing.files().iter().map(|file| (file.key.as_str(), file)).collect();
+        for object in state.objects() {
+            if let Some(file) = listed.get(object.info.key.as_str())
+                && file.etag.as_ref().is_some_and(|etag| *etag != object.etag)
+            {
+                return Err(self.restarted(format!("{} is another object than before", file.key)));
+            }
+        }
+        Ok(())
+    }
+
+    pub fn restarted(&self, how: String) -> Error {
+        Error::new(
+            Kind::Diverged,
+            format!("{}: the replica was begun again or overwritten: {how}; open it anew", self.url),
+        )
+    }
+
+    /// Waits until a TXID is visible.
+    pub fn wait(self: &Arc<Self>, txid: Txid, timeout: Duration, cancelled: &dyn Fn() -> bool) -> Result<Txid> {
+        let deadline = Instant::now() + timeout;
+        let mut looked = Instant::now();
+        let source = Arc::clone(self);
+        let mut look = Some(move || {
+            let _ = source.poll();
+        });
+        loop {
+            let now = self.current.read().as_ref().map(|state| state.txid);
+            if let Some(now) = now.filter(|now| *now >= txid) {
+                return Ok(now);
+            }
+            if let Some(error) = self.follow.lock().restarted.clone() {
+                return Err(error);
+            }
+            if Instant::now() >= deadline {
+                let now = now.map_or_else(|| "nothing".to_owned(), |now| format!("TXID {now}"));
+                let why = self.last_error.lock().as_ref().map(|(error, _)| format!(" (last error: {error})"));
+                let why = why.filter(|_| self.follow.lock().failing).unwrap_or_default();
+                return Err(Error::new(
+                    Kind::Timeout,
+                    format!("{}: TXID {txid} is not there yet, {now} is{why}", self.url),
+                ));
+            }
+            if cancelled() {
+                return Err(super::flight::interrupted());
+            }
+            // Somebody waits, so it is looked for at once, and then more often than otherwise.
+            if let Some(look) = look.take() {
+                shared().polls.run_at(Instant::now(), look)?;
+            } else if looked.elapsed() > Duration::from_millis(100) {
+                looked = Instant::now();
+                let source = Arc::clone(self);
+                shared().polls.run_at(Instant::now(), move || {
+                    let _ = source.poll();
+                })?;
+            }
+            let mut follow = self.follow.lock();
+            self.changed.wait_for(&mut follow, Duration::from_millis(20));
+        }
+    }
+}
+
+impl Source {
+    /// An object of which the end is here. Its header is fetched unless the index is longer than what is here.
+    fn by_end(
+        &self,
+        info: &FileInfo,
+        etag: crate::store::ETag,
+        bytes: &[u8],
+    ) -> Result<(Arc<super::object::Object>, super::index::Segment, Vec<crate::ltx::IndexEntry>)> {
+        let store = self.replica.store();
+        let start = store.get_range(&info.key, 0..crate::ltx::HEADER_SIZE as u64, Some(&etag))?;
+        let header = super::open::header_of(info, &start)?;
+        let tail = tail_of(bytes, info.size)?;
+        let range = tail.index_range(info.size);
+        let end_start = info.size - bytes.len() as u64;
+        let fetched;
+        let index = match range.start.checked_sub(end_start) {
+            Some(from) => bytes.get(from as usize..(range.end - end_start) as usize).unwrap_or_default(),
+            None => {
+                fetched = store.get_range(&info.key, range, Some(&etag))?;
+                &fetched
+            }
+        };
+        let entries = crate::ltx::parse_index(index, &header, tail.pages_end(info.size))?;
+        let object = self.object(info.clone(), etag, header);
+        let segment = super::index::Segment::of(&object, &entries)?;
+        Ok((object, segment, entries))
+    }
+}

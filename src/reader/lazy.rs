@@ -1,0 +1,116 @@
+//! The index of a large object, read block by block from its companion (R6).
+
+use super::flight::shared;
+use super::index::Frame;
+use super::object::Object;
+use super::state::Place;
+use crate::error::Result;
+use crate::ltx::Pgno;
+use crate::replica::companion::{CompanionEntry, Head};
+use crate::store::{ETag, Store};
+use std::sync::Arc;
+
+/// Blocks of one request: some tens of kilobytes, about as quick as one block.
+const BLOCKS_AT_ONCE: usize = 4;
+
+/// An index of which blocks are read when a page of theirs is wanted.
+pub(super) struct LazyIndex {
+    object: Arc<Object>,
+    head: Head,
+    key: String,
+    etag: Option<ETag>,
+}
+
+/// A block: 12 bytes a page where no page number is left out, else 16.
+pub(super) struct Block {
+    first: u32,
+    /// Empty if none is left out.
+    pgnos: Vec<u32>,
+    base: u64,
+    /// Ends of the frames, counted from `base`.
+    ends: Vec<u32>,
+    sums: Vec<u64>,
+}
+
+impl Block {
+    fn new(entries: &[CompanionEntry]) -> Self {
+        let first = entries.first().map_or(0, |entry| entry.pgno.get());
+        let base = entries.first().map_or(0, |entry| entry.offset);
+        let is_dense = entries.iter().zip(first..).all(|(entry, pgno)| entry.pgno.get() == pgno);
+        Self {
+            first,
+            pgnos: if is_dense { Vec::new() } else { entries.iter().map(|entry| entry.pgno.get()).collect() },
+            base,
+            ends: entries.iter().map(|entry| (entry.offset - base) as u32 + entry.len).collect(),
+            sums: entries.iter().map(|entry| entry.checksum).collect(),
+        }
+    }
+
+    fn find(&self, object: &Arc<Object>, pgno: Pgno) -> Option<Frame> {
+        let at = if self.pgnos.is_empty() {
+            pgno.get().checked_sub(self.first)? as usize
+        } else {
+            self.pgnos.binary_search(&pgno.get()).ok()?
+        };
+        let start = at.checked_sub(1).map_or(Some(0), |before| self.ends.get(before).copied())?;
+        let end = *self.ends.get(at)?;
+        Some(Frame {
+            object: Arc::clone(object),
+            pgno,
+            offset: self.base + u64::from(start),
+            len: end.checked_sub(start)?,
+            sum: self.sums.get(at).copied(),
+        })
+    }
+
+    /// In memory, about.
+    pub fn bytes(&self) -> usize {
+        self.pgnos.len() * 4 + self.ends.len() * 4 + self.sums.len() * 8 + 128
+    }
+}
+
+impl LazyIndex {
+    /// `start` are the first bytes of the companion; the blocks that are whole in it are kept.
+    pub fn new(object: Arc<Object>, head: Head, key: String, etag: Option<ETag>, start: &[u8]) -> Result<Self> {
+        let index = Self { object, head, key, etag };
+        for block in 0..index.head.blocks() {
+            let range = index.head.block_range(block);
+            let Some(bytes) = start.get(range.start as usize..range.end as usize) else { break };
+            index.keep(block, bytes)?;
+        }
+        Ok(index)
+    }
+
+    /// Whose index it is.
+    pub fn object(&self) -> &Arc<Object> {
+        &self.object
+    }
+
+    /// Where a page is. Memory only.
+    pub fn find(self: &Arc<Self>, pgno: Pgno) -> Place {
+        let Some(number) = self.head.block_of(pgno) else { return Place::Nowhere };
+        match shared().blocks.get(&(self.object.id, number)) {
+            Some(block) => block.find(&self.object, pgno).map_or(Place::Nowhere, Place::At),
+            None => Place::Unread(Arc::clone(self), number),
+        }
+    }
+
+    /// Reads a block, and some behind it.
+    pub fn read(&self, store: &dyn Store, number: usize) -> Result<()> {
+        let end = (number + BLOCKS_AT_ONCE).min(self.head.blocks());
+        let (first, last) = (self.head.block_range(number), self.head.block_range(end.saturating_sub(1)));
+        let bytes = store.get_range(&self.key, first.start..last.end, self.etag.as_ref())?;
+        for block in number..end {
+            let range = self.head.block_range(block);
+            let place = (range.start - first.start) as usize..(range.end - first.start) as usize;
+            self.keep(block, bytes.get(place).unwrap_or_default())?;
+        }
+        Ok(())
+    }
+
+    fn keep(&self, number: usize, bytes: &[u8]) -> Result<()> {
+        let block = Block::new(&self.head.parse_block(number, bytes)?);
+        shared().blocks.put((self.object.id, number), Arc::new(block));
+        Ok(())
+    }
+}

@@ -1,0 +1,32 @@
+//! The replica: states of a database, read page by page from a store, for connections that may follow the primary.
+//!
+//! | File | Holds |
+//! |---|---|
+//! | `connected` | one open file of SQLite: what it sees, and from when to when |
+//! | `source` | one replica, shared by the connections that read it: fetching pages, each once (R8) |
+//! | `open` | from a plan to a state (R5) |
+//! | `follow` | the next state (R2, R9) |
+//! | `state` | what one transaction sees (R10, R11) |
+//! | `index`, `lazy` | where the pages of a state are; of large objects in part only (R6) |
+//! | `object` | an LTX object, by its content (R1) |
+//! | `prefetch`, `btree` | what is fetched before it is asked for (R8) |
+//! | `disk` | pages kept between processes (R14) |
+//! | `cache`, `flight` | what all replicas of the process share: pages, requests under way, threads |
+
+mod btree;
+mod cache;
+mod connected;
+mod disk;
+mod flight;
+mod follow;
+mod index;
+mod lazy;
+mod object;
+mod open;
+mod prefetch;
+mod source;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use connected::{Connected, Settings, Status, connect, statuses};

@@ -1,0 +1,347 @@
+//! From a plan to a state (R5): one wave of listings, one of indexes, and the pages come when they are asked for.
+//!
+//! Of each object of the plan what tells where its pages are is read, all at a time: a small one comes whole, of a large
+//! one the companion's head (R6) or, without a companion, the end, with the LTX index. Page 1, which every reader needs
+//! first, is the first page of whatever object has it, so the first bytes of large objects come in the same wave.
+
+use super::flight::{run, run_all, shared};
+use super::index::Segment;
+use super::lazy::LazyIndex;
+use super::object::{Object, ObjectId, Rolling};
+use super::source::Source;
+use super::state::{Layer, Place, State};
+use crate::error::{Error, Kind, Result};
+use crate::ltx::{HEADER_SIZE, Header, IndexEntry, Pgno, TAIL_SIZE, Tail, decode_frame, parse_index};
+use crate::replica::companion::{self, Head};
+use crate::replica::{Excluded, FileInfo, Listing, Replica, Target};
+use crate::store::ETag;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+/// An object up to this size is fetched whole.
+const WHOLE_BYTES: u64 = 256 << 10;
+/// The end of a larger one: its index, if it has a few thousand pages.
+const END_BYTES: u64 = 64 << 10;
+/// The start of a larger one: the header, and page 1 if it is there.
+const START_BYTES: u64 = 16 << 10;
+/// The start of a companion.
+const COMPANION_BYTES: u64 = 128 << 10;
+/// Plans for one state at most: files move and vanish, and damaged ones are done without.
+const PLANS_MAX: usize = 16;
+
+/// What was read of an object.
+enum Loaded {
+    Read(Segment),
+    Lazy(LazyIndex),
+}
+
+/// Where the bytes that came along with an object's index begin in it.
+type Piece = (u64, Vec<u8>);
+
+impl Source {
+    /// The state that a user asked for.
+    ///
+    /// # Errors
+    /// Those of planning, with what there is instead; those of the store.
+    pub fn state_at(self: &Arc<Self>, target: Target, cancelled: &dyn Fn() -> bool) -> Result<(State, Listing)> {
+        self.state_without(target, Excluded::new(), cancelled)
+    }
+
+    fn state_without(
+        self: &Arc<Self>,
+        target: Target,
+        mut excluded: Excluded,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<(State, Listing)> {
+        let mut missing = HashSet::new();
+        let mut failure = None;
+        for _ in 0..PLANS_MAX {
+            let (replica, without) = (self.replica.clone(), excluded.clone());
+            let is_local = self.is_local;
+            let (listing, plan, companions) = run(cancelled, move || {
+                let companions = if is_local { None } else { Some(companions(&replica)) };
+                let (listing, plan) = replica.listed_plan(target, &without)?;
+                let companions = companions.map_or_else(|| listed_companions(&replica), join)?;
+                Ok((listing, plan, companions))
+            })
+            .map_err(|error| failure.take().filter(|_| error.kind() == Kind::NotFound).unwrap_or(error))?;
+            match self.load(plan.files(), &companions, cancelled) {
+                Ok(state) => return Ok((state, listing)),
+                Err((Some(key), error)) => {
+                    match error.kind() {
+                        Kind::Corrupt => excluded.insert(key.clone()),
+                        // It may have moved up a level since it was listed.
+                        Kind::NotFound | Kind::Conflict if missing.insert(key.clone()) => true,
+                        Kind::NotFound | Kind::Conflict => excluded.insert(key.clone()),
+                        _ => return Err(error.context(key)),
+                    };
+                    failure.get_or_insert(error.context(key));
+                }
+                Err((None, error)) => return Err(error),
+            }
+        }
+        Err(failure.unwrap_or_else(|| Error::bug("no plan and no failure")))
+    }
+
+    /// The same state by other files, after that of a page was found gone or damaged (R10). Whether it is the same one
+    /// is asked of what there is (R1): the files that are still listed, and the time and size of what they give.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`]: there are none. [`Kind::Diverged`]: the replica was begun again.
+    pub fn state_again(
+        self: &Arc<Self>,
+        state: &State,
+        pgno: Pgno,
+        error: &Error,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Arc<State>> {
+        let mut without = Excluded::new();
+        if let (Kind::Corrupt, Place::At(frame)) = (error.kind(), state.find(pgno)) {
+            without.insert(frame.object.info.key.clone());
+        }
+        let (other, listing) = self.state_without(Target::Txid(state.txid), without, cancelled)?;
+        let same = self.is_the_same(state, &listing).and_then(|()| {
+            if (other.timestamp, other.commit) == (state.timestamp, state.commit) {
+                return Ok(());
+            }
+            Err(self.restarted(format!("TXID {} is of {} now", state.txid, other.timestamp)))
+        });
+        if let Err(error) = same {
+            self.follow.lock().restarted = Some(error.clone());
+            return Err(error);
+        }
+        Ok(Arc::new(other.in_place_of(state)))
+    }
+
+    /// Reads the indexes of a plan's files. The error's key is the file to blame.
+    fn load(
+        self: &Arc<Self>,
+        files: &[FileInfo],
+        companions: &HashSet<String>,
+        cancelled: &dyn Fn() -> bool,
+    ) -> std::result::Result<State, (Option<String>, Error)> {
+        let loads = files.iter().map(|file| {
+            let (source, file) = (Arc::clone(self), file.clone());
+            let companion = Some(companion::key(file.level, file.txids)).filter(|key| companions.contains(key));
+            move || source.load_one(file, companion.as_deref())
+        });
+        let loaded = if self.is_local {
+            loads.map(|load| load()).collect()
+        } else {
+            run_all(cancelled, loads).map_err(|error| (None, error))?
+        };
+        let mut layers: Vec<Layer> = Vec::new();
+        let mut newest = None;
+        let mut in_a_row: Vec<Segment> = Vec::new();
+        let end_row = |row: &mut Vec<Segment>, layers: &mut Vec<Layer>| match row.len() {
+            0 => {}
+            1 => layers.extend(row.pop().map(|segment| Layer::Read(Arc::new(segment)))),
+            _ => {
+                let newest_first: Vec<&Segment> = row.iter().rev().collect();
+                layers.push(Layer::Read(Arc::new(Segment::union(&newest_first))));
+                row.clear();
+            }
+        };
+        for (file, loaded) in files.iter().zip(loaded) {
+            let (object, loaded) = loaded.map_err(|error| (Some(file.key.clone()), error))?;
+            newest = Some(object);
+            match loaded {
+                // A large one stays by itself, so that the small ones that come are not merged with it.
+                Loaded::Read(segment) if segment.len() > 4096 => {
+                    end_row(&mut in_a_row, &mut layers);
+                    layers.push(Layer::Read(Arc::new(segment)));
+                }
+                Loaded::Read(segment) => in_a_row.push(segment),
+                Loaded::Lazy(index) => {
+                    end_row(&mut in_a_row, &mut layers);
+                    layers.push(Layer::Lazy(Arc::new(index)));
+                }
+            }
+        }
+        end_row(&mut in_a_row, &mut layers);
+        layers.reverse();
+        let newest = newest.ok_or_else(|| (None, Error::bug("an empty plan")))?;
+        Ok(State::new(newest, None, layers))
+    }
+
+    fn load_one(&self, info: FileInfo, companion: Option<&str>) -> Result<(Arc<Object>, Loaded)> {
+        let store = self.replica.store();
+        let etag = match info.etag.clone() {
+            Some(etag) => etag,
+            None => match store.head(&info.key)? {
+                Some(object) => object.etag,
+                None => return Err(Error::new(Kind::NotFound, "it was listed and is gone")),
+            },
+        };
+        if info.size <= WHOLE_BYTES {
+            let bytes = store.get_range(&info.key, 0..info.size, Some(&etag))?;
+            let (object, segment, entries) = self.whole(info, etag, &bytes)?;
+            self.keep_first_page(&object, entries.first(), &[(0, bytes)]);
+            return Ok((object, Loaded::Read(segment)));
+        }
+        let start_range = 0..START_BYTES.min(info.size);
+        if let Some(key) = companion
+            && let Some(loaded) = self.by_companion(&info, &etag, key, start_range.clone())?
+        {
+            return Ok(loaded);
+        }
+        let end_start = info.size - END_BYTES;
+        let (start, end) = std::thread::scope(|scope| {
+            let start = scope.spawn(|| {
+                crate::thread::prepare();
+                store.get_range(&info.key, start_range, Some(&etag))
+            });
+            let end = store.get_range(&info.key, end_start..info.size, Some(&etag));
+            (join(start), end)
+        });
+        let (start, end) = (start?, end?);
+        let header = header_of(&info, &start)?;
+        let tail = tail_of(&end, info.size)?;
+        let index = tail.index_range(info.size);
+        let index_bytes = match index.start.checked_sub(end_start) {
+            Some(from) => end.get(from as usize..(index.end - end_start) as usize).unwrap_or_default().to_vec(),
+            None => store.get_range(&info.key, index.clone(), Some(&etag))?,
+        };
+        let entries = parse_index(&index_bytes, &header, tail.pages_end(info.size))?;
+        let object = self.object(info, etag, header);
+        self.keep_first_page(&object, entries.first(), &[(0, start)]);
+        let segment = Segment::of(&object, &entries)?;
+        Ok((object, Loaded::Read(segment)))
+    }
+
+    /// By its companion, unless that is another object's or damaged.
+    fn by_companion(
+        &self,
+        info: &FileInfo,
+        etag: &ETag,
+        key: &str,
+        start_range: std::ops::Range<u64>,
+    ) -> Result<Option<(Arc<Object>, Loaded)>> {
+        let store = self.replica.store();
+        let (start, companion) = std::thread::scope(|scope| {
+            let start = scope.spawn(|| {
+                crate::thread::prepare();
+                store.get_range(&info.key, start_range, Some(etag))
+            });
+            let companion = store.get_range(key, 0..COMPANION_BYTES, None);
+            (join(start), companion)
+        });
+        let start = start?;
+        let header = header_of(info, &start)?;
+        let head = companion.and_then(|mut bytes| {
+            let length = Head::length_of(&bytes)?;
+            if length > bytes.len() as u64 {
+                bytes = store.get_range(key, 0..length, None)?;
+            }
+            Ok((Head::parse(&bytes)?, bytes))
+        });
+        let pinned = FileInfo { etag: Some(etag.clone()), ..info.clone() };
+        let (head, bytes) = match head {
+            Ok((head, bytes)) if head.describes(&pinned) => (head, bytes),
+            Ok(_) => return Ok(None),
+            // It is only a help: without it the LTX index is read.
+            Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::NotFound) => {
+                log::warn!("{}: {key}: {error}", self.url);
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        let object = self.object(info.clone(), etag.clone(), header);
+        let Ok(index) = LazyIndex::new(Arc::clone(&object), head, key.to_owned(), None, &bytes) else {
+            return Ok(None);
+        };
+        let index = Arc::new(index);
+        if let Place::At(frame) = index.find(Pgno::FIRST) {
+            let entry = IndexEntry { pgno: frame.pgno, offset: frame.offset, len: frame.len };
+            self.keep_first_page(&object, Some(&entry), &[(0, start)]);
+        }
+        Ok(Arc::into_inner(index).map(|index| (object, Loaded::Lazy(index))))
+    }
+
+    /// An object of which all bytes are here: the whole of it is verified.
+    pub fn whole(&self, info: FileInfo, etag: ETag, bytes: &[u8]) -> Result<(Arc<Object>, Segment, Vec<IndexEntry>)> {
+        let header = header_of(&info, bytes)?;
+        let tail = tail_of(bytes, info.size)?;
+        let index = tail.index_range(info.size);
+        let index = bytes.get(index.start as usize..index.end as usize).unwrap_or_default();
+        let entries = parse_index(index, &header, tail.pages_end(info.size))?;
+        let object = self.object(info, etag, header);
+        let segment = Segment::of(&object, &entries)?;
+        Ok((object, segment, entries))
+    }
+
+    pub fn object(&self, info: FileInfo, etag: ETag, header: Header) -> Arc<Object> {
+        Arc::new(Object { id: ObjectId::new(&self.identity, &info.key, &etag), info, etag, header })
+    }
+
+    /// Page 1, if it is in the bytes that came along. What cannot be decoded is fetched again when it is wanted.
+    fn keep_first_page(&self, object: &Arc<Object>, first: Option<&IndexEntry>, pieces: &[Piece]) {
+        let Some(first) = first.filter(|first| first.pgno == Pgno::FIRST) else { return };
+        for (start, bytes) in pieces {
+            let Some(from) = first.offset.checked_sub(*start).map(|from| from as usize) else { continue };
+            let Some(frame) = bytes.get(from..from + first.len as usize) else { continue };
+            let mut page = vec![0; object.header.page_size.bytes()];
+            if decode_frame(frame, first.pgno, &mut page).is_ok() {
+                shared().cache.put((object.id, first.pgno), page.into(), false);
+            }
+        }
+    }
+}
+
+/// The header, which must be the one that the name promises.
+pub(super) fn header_of(info: &FileInfo, bytes: &[u8]) -> Result<Header> {
+    let header = Header::parse(bytes)?;
+    if header.txids != info.txids {
+        return Err(Error::corrupt(format!("the header says TXIDs {}", header.txids)));
+    }
+    if header.commit == 0 {
+        return Err(Error::corrupt("the header says that the database has no pages"));
+    }
+    Ok(header)
+}
+
+pub(super) fn tail_of(end: &[u8], size: u64) -> Result<Tail> {
+    let tail = end.last_chunk::<TAIL_SIZE>().filter(|_| end.len() >= HEADER_SIZE.min(end.len()));
+    Tail::parse(tail.ok_or_else(|| Error::corrupt("LTX file: it ends before its trailer"))?, size)
+}
+
+fn companions(replica: &Replica) -> std::thread::JoinHandle<Result<HashSet<String>>> {
+    let replica = replica.clone();
+    std::thread::spawn(move || {
+        crate::thread::prepare();
+        listed_companions(&replica)
+    })
+}
+
+fn listed_companions(replica: &Replica) -> Result<HashSet<String>> {
+    Ok(replica.store().list(companion::PREFIX)?.into_iter().map(|entry| entry.key).collect())
+}
+
+trait Join<T> {
+    fn join_result(self) -> std::thread::Result<Result<T>>;
+}
+
+impl<T> Join<T> for std::thread::JoinHandle<Result<T>> {
+    fn join_result(self) -> std::thread::Result<Result<T>> {
+        self.join()
+    }
+}
+
+impl<T> Join<T> for std::thread::ScopedJoinHandle<'_, Result<T>> {
+    fn join_result(self) -> std::thread::Result<Result<T>> {
+        self.join()
+    }
+}
+
+fn join<T>(thread: impl Join<T>) -> Result<T> {
+    thread.join_result().unwrap_or_else(|_| Err(Error::bug("a reading thread panicked")))
+}
+
+/// The checksums of an object's metadata.
+pub(super) fn rolling(pairs: &[(String, String)]) -> Rolling {
+    let sum = |name| {
+        let (_, value) = pairs.iter().find(|(key, _)| key == name)?;
+        u64::from_str_radix(value, 16).ok()
+    };
+    Rolling { before: sum(crate::replica::ROLLING_BEFORE), after: sum(crate::replica::ROLLING_AFTER) }
+}

@@ -1,0 +1,293 @@
+//! What is fetched before it is asked for (R8): the b-tree tells which pages come next, and how far the reader has gone
+//! tells how many of them. Who reads two siblings in a row gets what follows them, in windows that grow with what was
+//! read; who looks up one row gets nothing but the interior pages that every look-up needs.
+
+use super::btree;
+use super::cache::Page;
+use super::flight::{Flight, shared};
+use super::index::Frame;
+use super::source::{GAP_BYTES, RUN_BYTES, Source};
+use super::state::{Place, State};
+use crate::ltx::Pgno;
+use lru::LruCache;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+/// Bytes that a miss may bring along when nothing is known of what follows.
+pub(super) const FIRST_WINDOW: u64 = 32 << 10;
+/// The longest way ahead of a reader, in bytes as stored; never more than a quarter of the cache.
+const LONGEST_WINDOW: u64 = 12 << 20;
+/// How much further ahead than it has come a reader's window goes.
+const GROWTH: u64 = 3;
+/// Children whose parents are remembered: about 100 bytes each.
+const PARENTS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(65_535);
+/// Interior pages whose children are remembered.
+const INTERIORS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1_023);
+/// Roots, and interior siblings, that are fetched ahead at most.
+const FEW: usize = 256;
+/// Places in trees at which a connection reads at a time: joins, several cursors.
+const TRACKS: usize = 16;
+
+/// The trees of a database, as far as they were read. A newer state may have others: hints only.
+pub(super) struct Trees {
+    children: LruCache<u32, Arc<[u32]>>,
+    /// Parent, and which of its children.
+    parents: LruCache<u32, (u32, u32)>,
+}
+
+impl Default for Trees {
+    fn default() -> Self {
+        Self { children: LruCache::new(INTERIORS), parents: LruCache::new(PARENTS) }
+    }
+}
+
+impl Trees {
+    fn learn(&mut self, pgno: u32, children: Vec<u32>) -> Arc<[u32]> {
+        for (number, child) in (0..).zip(&children) {
+            self.parents.put(*child, (pgno, number));
+        }
+        let children: Arc<[u32]> = children.into();
+        self.children.put(pgno, Arc::clone(&children));
+        children
+    }
+
+    /// The interior page beside this one.
+    fn beside(&mut self, pgno: u32, step: i64) -> Option<u32> {
+        let (parent, number) = *self.parents.get(&pgno)?;
+        let number = i64::from(number).checked_add(step)?;
+        self.children.get(&parent)?.get(usize::try_from(number).ok()?).copied()
+    }
+}
+
+/// One walk along siblings.
+#[derive(Clone, Copy, Debug)]
+struct Track {
+    /// The interior page, or 0 for pages that follow each other by number (overflow chains).
+    parent: u32,
+    at: u32,
+    /// 1 or -1; 0 while only one page was read.
+    step: i64,
+    /// Bytes read in a row.
+    read: u64,
+    /// Up to where pages were asked for: parent and child.
+    asked: (u32, u32),
+    /// Bytes asked for and not yet read.
+    ahead: u64,
+}
+
+/// What one connection reads.
+#[derive(Default)]
+pub(super) struct Tracks {
+    /// Used last, last.
+    tracks: Vec<Track>,
+    last: u32,
+}
+
+impl Tracks {
+    /// How many bytes a miss of this page may bring along.
+    pub fn window(&self, source: &Source, pgno: Pgno) -> u64 {
+        if source.is_local {
+            return 0;
+        }
+        let in_a_row = self.tracks.iter().rev().find(|track| track.parent == 0 && track.at + 1 == pgno.get());
+        in_a_row.map_or(FIRST_WINDOW, |track| (track.read * GROWTH).clamp(FIRST_WINDOW, RUN_BYTES))
+    }
+
+    /// SQLite has read this page.
+    pub fn saw(&mut self, source: &Arc<Source>, state: &Arc<State>, pgno: Pgno, page: &Page) {
+        if source.is_local {
+            return;
+        }
+        let wanted = {
+            let mut trees = source.trees.lock();
+            let mut wanted = Vec::new();
+            if let Some(children) = btree::children(pgno, page) {
+                self.interior(&mut trees, pgno, children, &mut wanted);
+            }
+            let parent = trees.parents.get(&pgno.get()).copied();
+            if let Some((1, _)) = parent.or((pgno == Pgno::FIRST).then_some((1, 0))) {
+                wanted.extend(btree::roots(pgno, page).into_iter().take(FEW));
+            }
+            self.along(state, &mut trees, pgno, parent, &mut wanted);
+            wanted
+        };
+        self.last = pgno.get();
+        if !wanted.is_empty() {
+            fetch(source, state, &wanted);
+        }
+    }
+
+    /// An interior page whose parent is one, too: each look-up goes through it or one of its siblings.
+    fn interior(&self, trees: &mut Trees, pgno: Pgno, children: Vec<u32>, wanted: &mut Vec<u32>) {
+        let is_known = trees.children.contains(&pgno.get());
+        trees.learn(pgno.get(), children);
+        if !is_known
+            && let Some((parent, _)) = trees.parents.get(&pgno.get()).copied()
+            && let Some(siblings) = trees.children.get(&parent)
+        {
+            wanted.extend(siblings.iter().take(FEW));
+        }
+    }
+
+    /// Goes on with the walk that this page belongs to.
+    fn along(
+        &mut self,
+        state: &State,
+        trees: &mut Trees,
+        pgno: Pgno,
+        parent: Option<(u32, u32)>,
+        wanted: &mut Vec<u32>,
+    ) {
+        // A page without a parent, as of an overflow chain, is child n of nothing.
+        let (parent, at) = parent.unwrap_or((0, pgno.get()));
+        let bytes = match state.find(pgno) {
+            Place::At(frame) => u64::from(frame.len),
+            _ => 0,
+        };
+        let mut track = match self.take(parent, at, trees) {
+            Some((track, step)) if track.step == 0 || track.step == step => Track {
+                parent,
+                at,
+                step,
+                read: track.read + bytes,
+                ahead: track.ahead.saturating_sub(bytes),
+                asked: if track.step == 0 { (parent, at) } else { track.asked },
+            },
+            _ => Track { parent, at, step: 0, read: bytes, asked: (parent, at), ahead: 0 },
+        };
+        let longest = LONGEST_WINDOW.min(shared().cache.limit() as u64 / 4);
+        let window = (track.read * GROWTH).min(longest);
+        if track.step != 0 && track.ahead <= window / 2 {
+            ask(state, trees, &mut track, window, wanted);
+        }
+        self.tracks.push(track);
+    }
+
+    /// The walk whose next page this is, with its direction; else the oldest makes room.
+    fn take(&mut self, parent: u32, at: u32, trees: &mut Trees) -> Option<(Track, i64)> {
+        let found = self.tracks.iter().enumerate().rev().find_map(|(n, track)| {
+            if track.parent == parent {
+                let step = i64::from(at) - i64::from(track.at);
+                return (step.abs() == 1).then_some((n, step));
+            }
+            // From the last child of one parent to the first of the next one, or back.
+            if track.parent == 0 || parent == 0 {
+                return None;
+            }
+            if at == 0 && trees.beside(track.parent, 1) == Some(parent) {
+                return Some((n, 1));
+            }
+            let is_last = trees.children.peek(&parent).is_some_and(|all| all.len() as u32 == at + 1);
+            (is_last && trees.beside(track.parent, -1) == Some(parent)).then_some((n, -1))
+        });
+        if let Some((n, step)) = found {
+            return Some((self.tracks.remove(n), step));
+        }
+        // The same page again, and what it has asked for, is not another walk.
+        self.tracks.retain(|track| (track.parent, track.at) != (parent, at));
+        if self.tracks.len() >= TRACKS {
+            self.tracks.remove(0);
+        }
+        None
+    }
+}
+
+/// Asks for the pages of a walk up to the end of its window.
+fn ask(state: &State, trees: &mut Trees, track: &mut Track, window: u64, wanted: &mut Vec<u32>) {
+    while track.ahead < window {
+        let Some((page, place)) = following(state, trees, track.asked, track.step, wanted) else { break };
+        let Some(Place::At(frame)) = Pgno::new(page).map(|pgno| state.find(pgno)) else { break };
+        track.ahead += u64::from(frame.len);
+        track.asked = place;
+        if !shared().cache.has(&(frame.object.id, frame.pgno)) {
+            wanted.push(page);
+        }
+    }
+}
+
+/// The next page of a walk, and its place.
+fn following(
+    state: &State,
+    trees: &mut Trees,
+    (parent, at): (u32, u32),
+    step: i64,
+    wanted: &mut Vec<u32>,
+) -> Option<(u32, (u32, u32))> {
+    let next = u32::try_from(i64::from(at) + step).ok();
+    if parent == 0 {
+        return next.map(|next| (next, (0, next)));
+    }
+    let children = trees.children.get(&parent)?;
+    if let Some(next) = next
+        && let Some(child) = children.get(next as usize)
+    {
+        return Some((*child, (parent, next)));
+    }
+    let beside = cross(state, trees, parent, step, wanted)?;
+    let children = trees.children.get(&beside)?;
+    let next = if step > 0 { 0 } else { children.len().checked_sub(1)? };
+    Some((*children.get(next)?, (beside, next as u32)))
+}
+
+/// The interior page beside, if its children are known. If it is not at hand it is asked for, with those behind it:
+/// they take a request before the walk can go on.
+fn cross(state: &State, trees: &mut Trees, parent: u32, step: i64, wanted: &mut Vec<u32>) -> Option<u32> {
+    let beside = trees.beside(parent, step)?;
+    if trees.children.contains(&beside) {
+        return Some(beside);
+    }
+    let pgno = Pgno::new(beside)?;
+    if let Place::At(frame) = state.find(pgno)
+        && let Some(page) = shared().cache.peek(&(frame.object.id, frame.pgno))
+    {
+        trees.learn(beside, btree::children(pgno, &page)?);
+        return Some(beside);
+    }
+    wanted.extend((1..=16).filter_map(|n| trees.beside(parent, step * n)));
+    None
+}
+
+/// Fetches pages, in runs, unless they are at hand or under way.
+pub(super) fn fetch(source: &Arc<Source>, state: &State, wanted: &[u32]) {
+    let mut frames: Vec<Frame> = wanted
+        .iter()
+        .filter_map(|page| match state.find(Pgno::new(*page)?) {
+            Place::At(frame) => Some(frame),
+            _ => None,
+        })
+        .filter(|frame| !shared().cache.has(&(frame.object.id, frame.pgno)))
+        .collect();
+    frames.sort_unstable_by_key(|frame| (*frame.object.id.bytes(), frame.offset));
+    frames.dedup_by_key(|frame| (frame.object.id, frame.pgno));
+    let mut flights = shared().flights.lock();
+    frames.retain(|frame| !flights.contains_key(&(frame.object.id, frame.pgno)));
+    let mut runs: Vec<Vec<Frame>> = Vec::new();
+    for frame in frames {
+        match runs.last_mut() {
+            Some(run) if joins(run, &frame) => run.push(frame),
+            _ => runs.push(vec![frame]),
+        }
+    }
+    let runs: Vec<_> = runs
+        .into_iter()
+        .map(|run| {
+            let flight = Arc::new(Flight::default());
+            for frame in &run {
+                flights.insert((frame.object.id, frame.pgno), Arc::clone(&flight));
+            }
+            (flight, run)
+        })
+        .collect();
+    drop(flights);
+    for (flight, run) in runs {
+        source.ahead_of(run.len());
+        source.fly(&flight, run, None, true);
+    }
+}
+
+fn joins(run: &[Frame], frame: &Frame) -> bool {
+    let (Some(first), Some(last)) = (run.first(), run.last()) else { return false };
+    first.object.id == frame.object.id
+        && frame.offset - last.end() <= GAP_BYTES
+        && frame.end() - first.offset <= RUN_BYTES
+}

@@ -1,0 +1,305 @@
+//! One replica, as all connections of the process that read it share it: its current state, and how pages are fetched.
+
+use super::cache::Page;
+use super::disk::Disk;
+use super::flight::{Flight, Pages, run, shared};
+use super::follow::Follow;
+use super::index::Frame;
+use super::object::ObjectId;
+use super::prefetch::Trees;
+use super::state::{Place, State};
+use crate::error::{Context, Error, Kind, Result};
+use crate::lock::{Condvar, Mutex, RwLock};
+use crate::ltx::{Pgno, decode_frame, page_checksum};
+use crate::replica::Replica;
+use crate::time::Timestamp;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+/// Bytes that nobody wants between two pages of one request: cheaper than a request.
+pub(super) const GAP_BYTES: u64 = 16 << 10;
+/// Bytes of one request.
+pub(super) const RUN_BYTES: u64 = 1 << 20;
+/// Pages behind a wanted one that are looked at for its run.
+const RUN_LOOKS: u32 = 256;
+
+/// Counts for `litestream_status`.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    pub hits: AtomicU64,
+    pub misses: AtomicU64,
+    pub ahead: AtomicU64,
+    pub ahead_used: AtomicU64,
+}
+
+/// A replica that is read.
+pub(super) struct Source {
+    /// Without credentials.
+    pub url: String,
+    /// As the user wrote it, endpoint included: what names its objects (R1).
+    pub identity: String,
+    pub replica: Replica,
+    /// Whether a request costs nothing worth saving.
+    pub is_local: bool,
+    /// The newest state, once somebody follows.
+    pub current: RwLock<Option<Arc<State>>>,
+    /// A newer state is current, or will never be.
+    pub changed: Condvar,
+    pub follow: Mutex<Follow>,
+    /// Held while the next state is looked for.
+    pub polling: Mutex<()>,
+    /// Connections that follow.
+    pub followers: AtomicUsize,
+    pub trees: Mutex<Trees>,
+    pub tally: Tally,
+    pub last_error: Mutex<Option<(Error, Timestamp)>>,
+    /// The cache on disk, if a connection asked for one.
+    pub disk: OnceLock<Arc<Disk>>,
+}
+
+impl Source {
+    pub fn new(replica: Replica, identity: &str) -> Self {
+        let url = replica.url().to_owned();
+        Self {
+            identity: identity.to_owned(),
+            is_local: url.starts_with("file:"),
+            url,
+            replica,
+            current: RwLock::default(),
+            changed: Condvar::new(),
+            follow: Mutex::default(),
+            polling: Mutex::default(),
+            followers: AtomicUsize::new(0),
+            trees: Mutex::default(),
+            tally: Tally::default(),
+            last_error: Mutex::default(),
+            disk: OnceLock::new(),
+        }
+    }
+
+    /// Remembers it for `litestream_status`.
+    pub fn note(&self, error: &Error) {
+        *self.last_error.lock() = Some((error.clone(), Timestamp::now()));
+    }
+
+    /// A page as it is stored. `window`: how many bytes behind it may come along.
+    pub fn page(
+        self: &Arc<Self>,
+        state: &Arc<State>,
+        pgno: Pgno,
+        window: u64,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Page> {
+        let mut blocks_read = 0;
+        loop {
+            match state.find(pgno) {
+                Place::Zeros => return Ok(vec![0; state.page_size.bytes()].into()),
+                Place::Nowhere => {
+                    return Err(Error::corrupt(format!("page {pgno} of TXID {} is in no file", state.txid)));
+                }
+                Place::Unread(index, block) if blocks_read < 3 => {
+                    blocks_read += 1;
+                    let source = Arc::clone(self);
+                    self.wait_for(cancelled, move || index.read(source.replica.store().as_ref(), block))?;
+                }
+                // Other readers' blocks push it out as soon as it is read.
+                Place::Unread(..) => return Err(Error::new(Kind::Busy, "no memory is left for the index")),
+                Place::At(frame) => return self.framed(state, &frame, window, cancelled),
+            }
+        }
+    }
+
+    fn framed(
+        self: &Arc<Self>,
+        state: &Arc<State>,
+        frame: &Frame,
+        window: u64,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Page> {
+        let key = (frame.object.id, frame.pgno);
+        if let Some((page, first)) = shared().cache.get(&key) {
+            self.tally.hits.fetch_add(1, Ordering::Relaxed);
+            self.tally.ahead_used.fetch_add(u64::from(first), Ordering::Relaxed);
+            return Ok(page);
+        }
+        self.tally.misses.fetch_add(1, Ordering::Relaxed);
+        let (flight, run) = {
+            let mut flights = shared().flights.lock();
+            match flights.get(&key) {
+                Some(flight) => (Arc::clone(flight), None),
+                None => {
+                    // It may have landed since.
+                    if let Some((page, _)) = shared().cache.get(&key) {
+                        return Ok(page);
+                    }
+                    let run = self.run_from(state, frame, window, |key| flights.contains_key(key));
+                    let flight = Arc::new(Flight::default());
+                    for frame in &run {
+                        flights.insert((frame.object.id, frame.pgno), Arc::clone(&flight));
+                    }
+                    (flight, Some(run))
+                }
+            }
+        };
+        if let Some(run) = run {
+            self.ahead_of(run.len().saturating_sub(1));
+            self.fly(&flight, run, Some(frame.pgno), false);
+        }
+        let pages = flight.wait(cancelled)?;
+        let at = pages.binary_search_by_key(&frame.pgno, |(pgno, _)| *pgno);
+        at.ok()
+            .and_then(|at| pages.get(at))
+            .map(|(_, page)| Arc::clone(page))
+            .ok_or_else(|| Error::bug("a page is lost"))
+    }
+
+    pub fn ahead_of(&self, pages: usize) {
+        self.tally.ahead.fetch_add(pages as u64, Ordering::Relaxed);
+    }
+
+    /// The frame and those behind it in its object that are pages of the state, not at hand, and near enough (R8).
+    fn run_from(
+        &self,
+        state: &State,
+        first: &Frame,
+        window: u64,
+        in_flight: impl Fn(&(ObjectId, Pgno)) -> bool,
+    ) -> Vec<Frame> {
+        let mut run = vec![first.clone()];
+        let mut end = first.end();
+        for next in first.pgno.get() + 1..=first.pgno.get().saturating_add(RUN_LOOKS) {
+            if end - first.offset >= window {
+                break;
+            }
+            let Some(Place::At(frame)) = Pgno::new(next).map(|pgno| state.find(pgno)) else { break };
+            if frame.object.id != first.object.id {
+                continue;
+            }
+            if frame.offset < end || frame.offset - end > GAP_BYTES || frame.end() - first.offset > window {
+                break;
+            }
+            let key = (frame.object.id, frame.pgno);
+            if !shared().cache.has(&key) && !in_flight(&key) {
+                end = frame.end();
+                run.push(frame);
+            }
+        }
+        run
+    }
+
+    /// Fetches the pages of a run, which `flight` was entered for: here if the store is local, else on a thread.
+    pub fn fly(self: &Arc<Self>, flight: &Arc<Flight>, run: Vec<Frame>, wanted: Option<Pgno>, only_ahead: bool) {
+        let task = Flying { source: Arc::clone(self), flight: Arc::clone(flight), run, wanted };
+        if self.is_local {
+            return task.fly();
+        }
+        let pool = if only_ahead { &shared().ahead } else { &shared().demand };
+        // A task that is not taken is dropped, which lands the flight.
+        if let Err(error) = pool.run_at(Instant::now(), move || task.fly()) {
+            log::warn!("{}: {error}", self.url);
+        }
+    }
+
+    fn wait_for<T: Send + 'static>(
+        &self,
+        cancelled: &dyn Fn() -> bool,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        if self.is_local { work() } else { run(cancelled, work) }
+    }
+
+    fn fetch(&self, run: &[Frame], wanted: Option<Pgno>) -> Result<Pages> {
+        if let Some(pages) = self.from_disk(run, wanted) {
+            return Ok(pages);
+        }
+        let (Some(first), Some(last)) = (run.first(), run.last()) else { return Err(Error::bug("an empty run")) };
+        let object = &first.object;
+        let range = first.offset..last.end();
+        let mut bytes = Vec::new();
+        // Damage on the way is not damage in the store: it is looked at once more.
+        for attempt in 0..2 {
+            bytes = self.replica.store().get_range(&object.info.key, range.clone(), Some(&object.etag))?;
+            let pages = run.iter().map(|frame| {
+                let bytes = bytes_of(frame, &bytes, range.start);
+                let bytes = bytes.ok_or_else(|| Error::corrupt(format!("it ends before page {}", frame.pgno)))?;
+                Ok((frame.pgno, decode(frame, bytes)?))
+            });
+            match pages.collect::<Result<Vec<_>>>() {
+                Ok(pages) => {
+                    if let Some(disk) = self.disk.get() {
+                        let frames = run.iter().map(|frame| (frame, bytes_of(frame, &bytes, range.start)));
+                        disk.put(&frames.filter_map(|(frame, bytes)| Some((frame, bytes?))).collect::<Vec<_>>());
+                    }
+                    return Ok(keep(object.id, pages, wanted));
+                }
+                Err(error) if attempt == 0 => log::warn!("{}: {}: {error}", self.url, object.info.key),
+                Err(error) => return Err(error.context(&object.info.key)),
+            }
+        }
+        Err(Error::bug(format!("{} bytes", bytes.len())))
+    }
+
+    /// The pages of a run that are on disk, if the wanted one is, or all if none is waited for.
+    fn from_disk(&self, run: &[Frame], wanted: Option<Pgno>) -> Option<Pages> {
+        let disk = self.disk.get()?;
+        let mut pages = Vec::new();
+        for frame in run {
+            match disk.get(frame).and_then(|bytes| decode(frame, &bytes).ok()) {
+                Some(page) => pages.push((frame.pgno, page)),
+                None if wanted.is_none_or(|wanted| wanted == frame.pgno) => return None,
+                None => {}
+            }
+        }
+        Some(keep(run.first()?.object.id, pages, wanted))
+    }
+}
+
+/// Into the cache.
+fn keep(object: ObjectId, pages: Vec<(Pgno, Page)>, wanted: Option<Pgno>) -> Pages {
+    for (pgno, page) in &pages {
+        shared().cache.put((object, *pgno), Arc::clone(page), wanted != Some(*pgno));
+    }
+    Arc::new(pages)
+}
+
+/// A frame within bytes of its object from `start` on.
+fn bytes_of<'a>(frame: &Frame, bytes: &'a [u8], start: u64) -> Option<&'a [u8]> {
+    let from = usize::try_from(frame.offset.checked_sub(start)?).ok()?;
+    bytes.get(from..from.checked_add(frame.len as usize)?)
+}
+
+fn decode(frame: &Frame, bytes: &[u8]) -> Result<Page> {
+    let mut page = vec![0; frame.object.header.page_size.bytes()];
+    decode_frame(bytes, frame.pgno, &mut page)?;
+    if frame.sum.is_some_and(|sum| sum != page_checksum(frame.pgno, &page)) {
+        return Err(Error::corrupt(format!("page {} is not the one that was written", frame.pgno)));
+    }
+    Ok(page.into())
+}
+
+/// A request under way. However it ends, whoever waits for it is told.
+struct Flying {
+    source: Arc<Source>,
+    flight: Arc<Flight>,
+    run: Vec<Frame>,
+    wanted: Option<Pgno>,
+}
+
+impl Flying {
+    fn fly(self) {
+        let outcome = crate::panic::guard(|| self.source.fetch(&self.run, self.wanted)).and_then(|outcome| outcome);
+        self.flight.land(outcome.with_context(|| self.source.url.clone()));
+    }
+}
+
+impl Drop for Flying {
+    fn drop(&mut self) {
+        let mut flights = shared().flights.lock();
+        for frame in &self.run {
+            flights.remove(&(frame.object.id, frame.pgno));
+        }
+        drop(flights);
+        self.flight.land(Err(Error::new(Kind::Busy, "no thread could be started to read")));
+    }
+}

@@ -1,0 +1,182 @@
+//! The reader behind a primary.
+
+use super::{Written, key, open, txid, workload};
+use crate::error::Kind;
+use crate::replica::Target;
+use crate::store::fault::Call;
+use crate::store::{Metadata, Store};
+use std::time::Duration;
+
+#[test]
+fn r10_a_transaction_keeps_its_txid_and_the_next_one_sees_the_newest() {
+    for page_size in [512, 4096] {
+        let mut written = Written::new(page_size);
+        workload(&mut written, 2);
+        let source = written.source();
+        let connected = open(&source, Target::Latest).unwrap();
+        for n in 3..=30 {
+            connected.begin().unwrap();
+            let former = connected.position().unwrap().0.get();
+            workload(&mut written, 1);
+            let sql = if n % 2 == 0 { "VACUUM;" } else { "INSERT INTO t(b) SELECT b || a FROM t LIMIT 50;" };
+            written.ship(sql);
+            source.poll().unwrap();
+            written.assert_sees(&connected, former);
+            connected.end();
+            connected.begin().unwrap();
+            written.assert_sees(&connected, written.txid());
+            connected.end();
+        }
+    }
+}
+
+/// R9: one GET for a TXID of news, one when there is none, and no LIST.
+#[test]
+fn r9_following_takes_one_request_per_file_and_lists_nothing() {
+    let mut written = Written::new(4096);
+    workload(&mut written, 3);
+    let source = written.source();
+    let connected = open(&source, Target::Latest).unwrap();
+    written.assert_sees(&connected, 3);
+    let (lists, gets) = (written.faults.count(Call::List), written.faults.count(Call::GetEnd));
+    let ranges = written.faults.count(Call::GetRange);
+    for _ in 0..5 {
+        written.ship("UPDATE t SET b = a WHERE a < 20;");
+    }
+    source.poll().unwrap();
+    written.assert_sees(&connected, 8);
+    assert_eq!(written.faults.count(Call::List), lists);
+    assert_eq!(written.faults.count(Call::GetEnd) - gets, 6, "five files, and one that is not there");
+    assert_eq!(written.faults.count(Call::GetRange), ranges, "small files came whole");
+}
+
+/// R11: SQLite drops its pages when the data moved, and only then.
+#[test]
+fn r11_the_change_counter_moves_with_the_data() {
+    let mut written = Written::new(4096);
+    workload(&mut written, 2);
+    let source = written.source();
+    let (one, two) = (open(&source, Target::Latest).unwrap(), open(&source, Target::Latest).unwrap());
+    let counter = |connected: &super::Connected| {
+        let mut bytes = [0; 16];
+        connected.read(24, &mut bytes, &|| false).unwrap();
+        bytes
+    };
+    let first = counter(&one);
+    assert_eq!(first, counter(&two));
+    source.poll().unwrap();
+    assert_eq!(first, counter(&one));
+    written.ship("INSERT INTO t(b) VALUES (1);");
+    source.poll().unwrap();
+    assert_ne!(first, counter(&one));
+    assert_eq!(counter(&two), counter(&one));
+    let mut versions = [0; 2];
+    one.read(18, &mut versions, &|| false).unwrap();
+    assert_eq!(versions, [1, 1]);
+}
+
+/// R2: a file that does not go on from what was read is not applied.
+#[test]
+fn r2_a_chain_that_does_not_join_is_not_followed() {
+    for sums in [true, false] {
+        let mut written = Written::new(1024);
+        written.sums = sums;
+        workload(&mut written, 3);
+        let source = written.source();
+        let connected = open(&source, Target::Latest).unwrap();
+        if sums {
+            written.ship("INSERT INTO t(b) VALUES (1);");
+            source.poll().unwrap();
+        }
+        let known = written.txid();
+        let mut other = Written::new(1024);
+        other.sums = sums;
+        workload(&mut other, known + 1);
+        let next = key(0, known + 1, known + 1);
+        let (mut bytes, _) = other.store.get(&next, 1 << 30).unwrap().unwrap();
+        let pairs = other.store.head(&next).unwrap().unwrap().metadata.pairs;
+        if !sums {
+            // Of a time before.
+            bytes = older(&other, known + 1);
+        }
+        written.store.put(&next, &bytes, &Metadata { timestamp: None, pairs }).unwrap();
+        let error = source.poll().unwrap_err();
+        assert_eq!(error.kind(), Kind::Diverged, "{error}");
+        assert_eq!(connected.begin().unwrap_err().kind(), Kind::Diverged);
+        assert_eq!(connected.status().state, "error");
+    }
+}
+
+/// The file of a TXID with a timestamp of long ago.
+fn older(written: &Written, n: u64) -> Vec<u8> {
+    use crate::ltx::{Decoder, Encoder};
+    let bytes = written.file(n, n);
+    let mut decoder = Decoder::new(bytes.as_slice()).unwrap();
+    let mut header = *decoder.header();
+    header.timestamp = crate::time::Timestamp(1);
+    let mut encoder = Encoder::new(Vec::new(), header).unwrap();
+    let mut page = vec![0; written.page_size];
+    while let Some(pgno) = decoder.next_page(&mut page).unwrap() {
+        encoder.page(pgno, &page).unwrap();
+    }
+    encoder.finish().unwrap().0
+}
+
+/// R9: what comes next is in compacted files only.
+#[test]
+fn r9_compaction_and_retention_ahead_of_a_reader() {
+    let mut written = Written::new(1024);
+    workload(&mut written, 3);
+    let source = written.source();
+    let connected = open(&source, Target::Latest).unwrap();
+    workload(&mut written, 12);
+    written.put(1, 1, 10);
+    (1..=9).for_each(|n| written.delete(0, n, n));
+    source.follow.lock().expire();
+    source.poll().unwrap();
+    written.assert_sees(&connected, 15);
+}
+
+/// R2: wiped under a reader.
+#[test]
+fn r2_a_replica_that_was_wiped_is_noticed_by_the_next_listing() {
+    let mut written = Written::new(1024);
+    workload(&mut written, 5);
+    let source = written.source();
+    let connected = open(&source, Target::Latest).unwrap();
+    (1..=5).for_each(|n| written.delete(0, n, n));
+    source.poll().unwrap();
+    source.follow.lock().expire();
+    assert_eq!(source.poll().unwrap_err().kind(), Kind::Diverged);
+    assert_eq!(connected.begin().unwrap_err().kind(), Kind::Diverged);
+}
+
+#[test]
+fn waiting_for_a_txid() {
+    let mut written = Written::new(1024);
+    workload(&mut written, 5);
+    let source = written.source();
+    let connected = open(&source, Target::Latest).unwrap();
+    assert_eq!(connected.wait(txid(4), Duration::ZERO, &|| false).unwrap(), txid(5));
+    let error = connected.wait(txid(6), Duration::from_millis(30), &|| false).unwrap_err();
+    assert_eq!(error.kind(), Kind::Timeout, "{error}");
+    assert_eq!(connected.wait(txid(6), Duration::from_secs(60), &|| true).unwrap_err().kind(), Kind::Interrupted);
+    written.ship("INSERT INTO t(b) VALUES (1);");
+    assert_eq!(connected.wait(txid(6), Duration::from_secs(60), &|| false).unwrap(), txid(6));
+}
+
+/// R12.
+#[test]
+fn r12_lag_counts_from_the_last_proof() {
+    let mut written = Written::new(1024);
+    workload(&mut written, 5);
+    let source = written.source();
+    let past = open(&source, Target::Txid(txid(2))).unwrap();
+    assert_eq!(past.lag(), None);
+    let connected = open(&source, Target::Latest).unwrap();
+    let lag = connected.lag().unwrap();
+    std::thread::sleep(Duration::from_millis(20));
+    assert!(connected.lag().unwrap() > lag);
+    source.poll().unwrap();
+    assert!(connected.lag().unwrap() < Duration::from_secs(10));
+}

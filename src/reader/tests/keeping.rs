@@ -1,0 +1,78 @@
+//! R14: pages on disk.
+
+use super::super::connected::{Settings, connect_to};
+use super::{Written, txid};
+use crate::replica::Target;
+use crate::store::fault::Call;
+use std::fs;
+use std::path::Path;
+
+fn opened(written: &Written, directory: &Path, limit: u64) -> super::Connected {
+    let source = written.source();
+    let settings =
+        Settings { cache_dir: Some(directory.to_owned()), cache_dir_size: limit, cache_size: 0, ..Settings::default() };
+    connect_to("a.db", source, Target::Txid(txid(1)), &settings, &|| false).unwrap()
+}
+
+fn sample() -> Written {
+    let mut written = Written::new(4096);
+    written.ship("INSERT INTO t VALUES (1, randomblob(3000000));");
+    written
+}
+
+fn read_one(connected: &super::Connected, written: &Written, number: usize) {
+    let mut page = vec![0; 4096];
+    connected.read(number as u64 * 4096, &mut page, &|| false).unwrap();
+    assert!(page == written.states[1][number * 4096..(number + 1) * 4096], "page {number}");
+}
+
+fn files(directory: &Path) -> Vec<std::path::PathBuf> {
+    fs::read_dir(directory).unwrap().map(|row| row.unwrap().path()).collect()
+}
+
+#[test]
+fn r14_what_was_read_is_read_from_disk_later() {
+    let (written, directory) = (sample(), tempfile::tempdir().unwrap());
+    written.assert_sees(&opened(&written, directory.path(), 1 << 30), 1);
+    let before = written.faults.count(Call::GetRange);
+    super::super::flight::forget_pages();
+    let again = opened(&written, directory.path(), 1 << 30);
+    let opening = written.faults.count(Call::GetRange);
+    written.assert_sees(&again, 1);
+    assert_eq!(written.faults.count(Call::GetRange), opening, "{before}");
+}
+
+/// Whatever the files hold: a miss, never another page.
+#[test]
+fn r14_what_is_damaged_is_a_miss() {
+    let (written, directory) = (sample(), tempfile::tempdir().unwrap());
+    written.assert_sees(&opened(&written, directory.path(), 1 << 30), 1);
+    type Damage = fn(&mut Vec<u8>);
+    let damages: [Damage; 5] = [
+        |bytes| bytes.truncate(bytes.len() / 2),
+        |bytes| bytes.iter_mut().step_by(1000).for_each(|byte| *byte ^= 0x10),
+        |bytes| bytes.clear(),
+        |bytes| bytes.insert(0, 7),
+        |bytes| *bytes = vec![0; 100_000],
+    ];
+    for damage in damages {
+        for path in files(directory.path()) {
+            let mut bytes = fs::read(&path).unwrap();
+            damage(&mut bytes);
+            fs::write(&path, bytes).unwrap();
+        }
+        super::super::flight::forget_pages();
+        written.assert_sees(&opened(&written, directory.path(), 1 << 30), 1);
+    }
+}
+
+#[test]
+fn r14_the_directory_keeps_its_bound() {
+    let (written, directory) = (sample(), tempfile::tempdir().unwrap());
+    for number in (1..600).rev() {
+        super::super::flight::forget_pages();
+        read_one(&opened(&written, directory.path(), 400_000), &written, number);
+        let bytes: u64 = files(directory.path()).iter().map(|path| fs::metadata(path).unwrap().len()).sum();
+        assert!(bytes < 500_000, "{bytes}");
+    }
+}
