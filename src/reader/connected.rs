@@ -6,6 +6,7 @@ use super::flight::shared;
 use super::prefetch::Tracks;
 use super::source::Source;
 use super::state::State;
+use crate::config::Hydrate;
 use crate::error::{Error, Kind, Result};
 use crate::lock::{Mutex, PerProcess};
 use crate::ltx::{Pgno, Txid};
@@ -29,11 +30,13 @@ pub struct Settings {
     pub cache_dir: Option<PathBuf>,
     /// Of that directory, in bytes.
     pub cache_dir_size: u64,
+    /// Whether the replica is copied into a local file in the background.
+    pub hydrate: Option<Hydrate>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { poll_interval: Duration::from_secs(1), cache_size: 64 << 20, cache_dir: None, cache_dir_size: 1 << 30 }
+        Self { poll_interval: Duration::from_secs(1), cache_size: 64 << 20, cache_dir: None, cache_dir_size: 1 << 30, hydrate: None }
     }
 }
 
@@ -125,6 +128,9 @@ pub(super) fn connect_to(
         tracks: Mutex::default(),
     }));
     connected.travel_unless(target, cancelled)?;
+    if let Some(wanted) = &settings.hydrate {
+        connected.0.source.start_hydrating(wanted, &connected.seen()?)?;
+    }
     process.connected.lock().insert(number, Arc::downgrade(&connected.0));
     Ok(connected)
 }
@@ -331,6 +337,12 @@ impl Connected {
         self.0.source.wait(txid, timeout, cancelled)
     }
 
+    /// How much of the replica is in the local file, from 0 to 1, and where that is; `None` if it is not hydrated.
+    pub fn hydration(&self) -> Option<(f64, PathBuf)> {
+        let hydration = self.0.source.hydration.read().clone()?;
+        Some((hydration.progress(), hydration.path().to_owned()))
+    }
+
     /// For `litestream_status`.
     pub fn status(&self) -> Status {
         let source = &self.0.source;
@@ -348,6 +360,7 @@ impl Connected {
             state: match (restarted, failing) {
                 (true, _) => "error",
                 (_, true) => "retrying",
+                _ if self.hydration().is_some_and(|(part, _)| part < 1.0) => "hydrating",
                 _ => "running",
             },
             txid: state.map(|state| state.txid),

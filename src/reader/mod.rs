@@ -11,6 +11,7 @@
 //! | `object` | an LTX object, by its content (R1) |
 //! | `prefetch`, `btree` | what is fetched before it is asked for (R8) |
 //! | `disk` | pages kept between processes (R14) |
+//! | `hydrate` | a copy in a local file, made in the background (R13) |
 //! | `cache`, `flight` | what all replicas of the process share: pages, requests under way, threads |
 
 mod btree;
@@ -19,6 +20,7 @@ mod connected;
 mod disk;
 mod flight;
 mod follow;
+mod hydrate;
 mod index;
 mod lazy;
 mod object;

@@ -4,6 +4,7 @@ use super::cache::Page;
 use super::disk::Disk;
 use super::flight::{Flight, Pages, run, shared};
 use super::follow::Follow;
+use super::hydrate::Hydration;
 use super::index::Frame;
 use super::object::ObjectId;
 use super::prefetch::Trees;
@@ -56,6 +57,8 @@ pub(super) struct Source {
     pub last_error: Mutex<Option<(Error, Timestamp)>>,
     /// The cache on disk, if a connection asked for one.
     pub disk: OnceLock<Arc<Disk>>,
+    /// The local copy, if a connection asked for one.
+    pub hydration: RwLock<Option<Arc<Hydration>>>,
 }
 
 impl Source {
@@ -75,6 +78,7 @@ impl Source {
             tally: Tally::default(),
             last_error: Mutex::default(),
             disk: OnceLock::new(),
+            hydration: RwLock::default(),
         }
     }
 
@@ -210,48 +214,61 @@ impl Source {
     }
 
     fn fetch(&self, run: &[Frame], wanted: Option<Pgno>) -> Result<Pages> {
-        if let Some(pages) = self.from_disk(run, wanted) {
-            return Ok(pages);
+        let Some(first) = run.first() else { return Err(Error::bug("an empty run")) };
+        let object = first.object.id;
+        if let Some(pages) = self.from_files(run, wanted) {
+            return Ok(keep(object, pages, wanted));
         }
+        let (bytes, pages) = self.fetch_run(run)?;
+        if let Some(disk) = self.disk.get() {
+            let frames = run.iter().map(|frame| (frame, bytes_of(frame, &bytes, first.offset)));
+            disk.put(&frames.filter_map(|(frame, bytes)| Some((frame, bytes?))).collect::<Vec<_>>());
+        }
+        Ok(keep(object, pages, wanted))
+    }
+
+    /// The bytes of the object from the first frame to the last one, and their pages.
+    pub fn fetch_run(&self, run: &[Frame]) -> Result<(Vec<u8>, Vec<(Pgno, Page)>)> {
         let (Some(first), Some(last)) = (run.first(), run.last()) else { return Err(Error::bug("an empty run")) };
         let object = &first.object;
-        let range = first.offset..last.end();
-        let mut bytes = Vec::new();
         // Damage on the way is not damage in the store: it is looked at once more.
-        for attempt in 0..2 {
-            bytes = self.replica.store().get_range(&object.info.key, range.clone(), Some(&object.etag))?;
+        let mut again = true;
+        loop {
+            let range = first.offset..last.end();
+            let bytes = self.replica.store().get_range(&object.info.key, range.clone(), Some(&object.etag))?;
             let pages = run.iter().map(|frame| {
                 let bytes = bytes_of(frame, &bytes, range.start);
                 let bytes = bytes.ok_or_else(|| Error::corrupt(format!("it ends before page {}", frame.pgno)))?;
                 Ok((frame.pgno, decode(frame, bytes)?))
             });
             match pages.collect::<Result<Vec<_>>>() {
-                Ok(pages) => {
-                    if let Some(disk) = self.disk.get() {
-                        let frames = run.iter().map(|frame| (frame, bytes_of(frame, &bytes, range.start)));
-                        disk.put(&frames.filter_map(|(frame, bytes)| Some((frame, bytes?))).collect::<Vec<_>>());
-                    }
-                    return Ok(keep(object.id, pages, wanted));
-                }
-                Err(error) if attempt == 0 => log::warn!("{}: {}: {error}", self.url, object.info.key),
+                Ok(pages) => return Ok((bytes, pages)),
+                Err(error) if std::mem::take(&mut again) => log::warn!("{}: {}: {error}", self.url, object.info.key),
                 Err(error) => return Err(error.context(&object.info.key)),
             }
         }
-        Err(Error::bug(format!("{} bytes", bytes.len())))
     }
 
-    /// The pages of a run that are on disk, if the wanted one is, or all if none is waited for.
-    fn from_disk(&self, run: &[Frame], wanted: Option<Pgno>) -> Option<Pages> {
-        let disk = self.disk.get()?;
+    /// The pages of a run that are in local files, if the wanted one is, or all if none is waited for.
+    fn from_files(&self, run: &[Frame], wanted: Option<Pgno>) -> Option<Vec<(Pgno, Page)>> {
+        let hydration = self.hydration.read().clone();
+        let disk = self.disk.get();
+        if hydration.is_none() && disk.is_none() {
+            return None;
+        }
+        let local = |frame: &Frame| -> Option<Page> {
+            let hydrated = hydration.as_ref().and_then(|hydration| hydration.get(frame)).map(Page::from);
+            hydrated.or_else(|| decode(frame, &disk?.get(frame)?).ok())
+        };
         let mut pages = Vec::new();
         for frame in run {
-            match disk.get(frame).and_then(|bytes| decode(frame, &bytes).ok()) {
+            match local(frame) {
                 Some(page) => pages.push((frame.pgno, page)),
                 None if wanted.is_none_or(|wanted| wanted == frame.pgno) => return None,
                 None => {}
             }
         }
-        Some(keep(run.first()?.object.id, pages, wanted))
+        Some(pages)
     }
 }
 
