@@ -25,6 +25,13 @@ impl Checksum {
         (value & CHECKSUM_FLAG != 0).then_some(Self(value))
     }
 
+    /// Of bytes that are not of the format, all parts one after another.
+    pub fn of_parts(parts: &[&[u8]]) -> Self {
+        let mut digest = digest();
+        parts.iter().for_each(|part| digest.update(part));
+        Self::of(&digest)
+    }
+
     /// Ends a running CRC.
     pub(super) fn of(digest: &Digest) -> Self {
         Self(digest.finalize() | CHECKSUM_FLAG)

@@ -55,6 +55,11 @@ impl<R: Read> Decoder<R> {
         &self.header
     }
 
+    /// The byte after the last frame that was read.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
     /// Decodes the next page into `page`, which has the page size; `None` after the last one.
     pub fn next_page(&mut self, page: &mut [u8]) -> Result<Option<Pgno>> {
         if page.len() != self.header.page_size.bytes() {

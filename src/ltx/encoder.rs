@@ -69,8 +69,8 @@ impl<W: Write> Encoder<W> {
     }
 
     /// Writes one page of exactly the page size. Page numbers ascend, are at most the header's `commit`, never name the
-    /// lock page, and in a snapshot leave out no other.
-    pub fn page(&mut self, pgno: Pgno, page: &[u8]) -> Result<()> {
+    /// lock page, and in a snapshot leave out no other. Gives the bytes of its frame.
+    pub fn page(&mut self, pgno: Pgno, page: &[u8]) -> Result<u32> {
         if page.len() != self.page_size.bytes() {
             return Err(Error::bug(format!("page {pgno} has {} bytes", page.len())));
         }
@@ -83,7 +83,7 @@ impl<W: Write> Encoder<W> {
         self.index.push(IndexEntry { pgno, offset: self.offset, len });
         self.offset += u64::from(len);
         self.pages += 1;
-        Ok(())
+        Ok(len)
     }
 
     /// Writes index and trailer, and gives the writer back unflushed.

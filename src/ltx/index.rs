@@ -48,6 +48,12 @@ pub fn parse_index(bytes: &[u8], header: &Header, pages_end: u64) -> Result<Vec<
     Ok(entries)
 }
 
+/// How many pages an index names, without a look at what it says of them.
+pub fn count_index(bytes: &[u8]) -> usize {
+    let ends = bytes.iter().filter(|byte| **byte < 0x80).count();
+    ends.saturating_sub(1) / 3
+}
+
 /// The index of a file being written, or the one a file being read must have.
 #[derive(Debug, Default)]
 pub(super) struct IndexBuilder {

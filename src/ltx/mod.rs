@@ -32,7 +32,7 @@ pub use encoder::{Encoded, Encoder};
 pub(crate) use fields::Fields;
 pub use frame::{decode_frame, max_frame_len};
 pub use header::{Header, WalSpan};
-pub use index::{IndexEntry, parse_index};
+pub use index::{IndexEntry, count_index, parse_index};
 pub use segment::{SegmentHash, file_checksum};
 pub use tail::{Tail, Trailer};
 pub use types::{Level, PageSize, Pgno, Txid, TxidRange};
