@@ -272,6 +272,9 @@ class FileReplica:
             found[int(path.parent.name), int(low, 16), int(high, 16)] = path.read_bytes()
         return found
 
+    def companions(self):
+        return sorted(f"{path.parent.name}/{path.name}" for path in self.path.glob("index/*/*.idx"))
+
 
 class S3Replica:
     """A replica in a bucket of one of the test servers (`S3Server`)."""
@@ -290,6 +293,9 @@ class S3Replica:
                 low, _, high = name[:-4].partition("-")
                 found[int(level, 16), int(low, 16), int(high, 16)] = self.server.get(key)
         return found
+
+    def companions(self):
+        return sorted(key.removeprefix(f"{self.prefix}/index/") for key in self.server.list(f"{self.prefix}/index/"))
 
 
 class S3Server:

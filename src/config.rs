@@ -10,6 +10,9 @@ pub const SYNC_TIMEOUT: Duration = Duration::from_secs(30);
 /// The smallest default of `spool_max`, in bytes.
 pub const SPOOL_MIN: u64 = 64 << 20;
 
+/// An LTX file of so many pages, or more, gets a companion index (R6). The index of a smaller one comes with its end.
+pub const COMPANION_PAGES_MIN: usize = 4096;
+
 /// The options of a primary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {

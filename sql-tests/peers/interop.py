@@ -96,9 +96,39 @@ def each_goes_on_after_a_last_close(scratch, replica, page_size):
         check_turn(scratch, path, replica, objects, f"turn {turn}, {'ours' if turn % 2 == 0 else 'Litestreams'}")
 
 
+def litestream_does_not_see_our_companions(scratch, replica, page_size):
+    """R6: beside a large image of ours lies its companion index. Litestream restores, goes on and compacts as ever."""
+    page_size = min(page_size, 4096)  # larger pages would only be more bytes
+    rng, path = random.Random(page_size), scratch / "app.db"
+    seed_rows(path, page_size)
+    db = plain(path)
+    db.execute("CREATE TABLE large(a BLOB)")
+    db.execute("INSERT INTO large WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000) SELECT zeroblob(?) FROM n",
+               (page_size * 9 // 10,))
+    db.close()
+    lib.connect(":memory:", load=True).close()
+    ours = ["0/0000000000000001-0000000000000001.idx"]
+    with kept_open(path):
+        for turn in (our_turn, their_turn, our_turn):
+            objects = replica.objects()
+            turn(path, replica, rng)
+            check_turn(scratch, path, replica, objects, turn.__name__)
+            lib.check(replica.companions() == ours, turn.__name__, "left the companions", replica.companions())
+        db = plain(path)
+        with litestream_running(scratch, path, replica):
+            for _ in range(10):
+                touch(db, rng)
+                time.sleep(0.6)
+        db.close()
+    lib.check({1, 2, 9} <= {level for level, _, _ in replica.objects()}, "Litestream has compacted nothing: the test is wrong")
+    lib.check(replica.companions() == ours, "compaction left the companions", replica.companions())
+    compare_restores(scratch, replica)
+    lib.assert_same_database(lib.image(path, scratch), our_restore(scratch, replica), "after compaction")
+
+
 CASES = {f.__name__: f for f in (
     litestream_restores_ours, we_restore_litestreams, we_restore_litestreams_compacted,
-    each_goes_on_where_the_other_stopped, each_goes_on_after_a_last_close)}
+    each_goes_on_where_the_other_stopped, each_goes_on_after_a_last_close, litestream_does_not_see_our_companions)}
 
 
 # Turns

@@ -11,6 +11,7 @@
 //! | `moment` | which files are older than a time |
 //! | `histories` | two histories under one URL are refused (R3) |
 //! | `apply/` | fetches and decodes the files of a plan, newest page wins, into a `PageSink` |
+//! | `companion/` | the index beside a large file, in blocks that are read one by one (R6) |
 //! | `attempts` | plans again without files found damaged or gone |
 //! | `restore/` | a plan into a new database file |
 //! | `sums` | the page checksums of a state, without writing it |

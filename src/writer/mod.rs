@@ -16,6 +16,7 @@
 //! | `encode` | a batch becomes the next TXID in the spool |
 //! | `merge` | the bound of the spool while the store is away (P18) |
 //! | `ship` | the spool becomes objects in the store (P17, P19, P20) |
+//! | `companion` | the index beside a large object, for replicas (R6) |
 //! | `primary` | one replicated database: its parts, and starting it |
 //! | `told` | what the taps tell it |
 //! | `follow` | writers in other processes (P15) |
@@ -32,6 +33,7 @@
 mod batch;
 mod capture;
 mod checkpoints;
+mod companion;
 mod encode;
 mod files;
 mod follow;

@@ -3,6 +3,7 @@
 
 use super::batch::PageStore;
 use super::capture::{Capture, Captured};
+use super::companion::FrameLengths;
 use super::encode::{Content, Into, PAGES_PER_LOCK, Work};
 use super::files::page_size_of;
 use super::image::Image;
@@ -10,8 +11,9 @@ use super::primary::{Phase, Primary};
 use super::ship::{FROM_MEMORY, UploadWriter};
 use super::sums::Sums;
 use crate::error::{Error, Kind, Result};
-use crate::ltx::{Encoder, Header, PageSize, Pgno, Txid, TxidRange, WalSpan, page_checksum};
-use crate::store::Put;
+use crate::ltx::{Encoded, Encoder, Header, PageSize, Pgno, Txid, TxidRange, WalSpan, page_checksum};
+use crate::store::{Put, Upload};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -26,12 +28,20 @@ struct ImageStart {
     sequence: u64,
 }
 
+/// A first image that was sent.
+struct Streamed {
+    upload: Box<dyn Upload>,
+    encoded: Encoded,
+    sums: Sums,
+    frames: FrameLengths,
+}
+
 impl Primary {
     /// Does what the phase asks for. `false`: it must wait for the next publication.
     ///
     /// # Errors
     /// [`Kind::Busy`]: the state was overtaken, and is to be read anew; those of the store and of the local files.
-    pub(super) fn run_phase(&self) -> Result<bool> {
+    pub(super) fn run_phase(self: &Arc<Self>) -> Result<bool> {
         let done = match self.phase() {
             Phase::Running => Ok(true),
             Phase::Decide => self.decide(),
@@ -131,7 +141,7 @@ impl Primary {
     }
 
     /// TXID 1: every page, streamed into the store (P10, P17).
-    fn first_image(&self) -> Result<bool> {
+    fn first_image(self: &Arc<Self>) -> Result<bool> {
         let listing = self.replica.list()?;
         if let Some(head) = listing.head() {
             return self.somebody_was_faster(head);
@@ -150,36 +160,16 @@ impl Primary {
             node: self.node,
             pre_apply: None,
         };
-        // An LZ4 block may be a little larger than its page.
-        let expected = u64::from(start.commit) * (u64::from(page_size.get()) * 256 / 255 + 64);
-        let key = self.key(Txid::FIRST);
-        if expected > FROM_MEMORY {
-            self.sweep_once();
-        }
-        let upload = self.store.upload(&key, &self.metadata(timestamp, None), expected)?;
-        let mut sums = Sums::new(page_size);
-        let mut writer = UploadWriter { upload, error: None };
-        let encoded = (|| {
-            let mut encoder = Encoder::new(std::io::BufWriter::with_capacity(256 << 10, &mut writer), header)?;
-            self.read_image(|pgno, page| {
-                sums.set(pgno, page_checksum(pgno, page));
-                encoder.page(pgno, page).map(|_| ())
-            })?;
-            let (buffered, encoded) = encoder.finish()?;
-            buffered.into_inner().map_err(|e| Error::io(&key, e.error()))?;
-            Ok(encoded)
-        })();
-        let encoded = match encoded {
-            Ok(encoded) => encoded,
-            Err(error) => return Err(writer.error.take().unwrap_or(error)),
-        };
-        sums.resize(start.commit);
+        let Streamed { upload, encoded, sums, frames } = self.stream_image(header)?;
         self.sync_source(true)?;
-        if writer.upload.finish_if_absent()? == Put::Refused && self.stored_header(Txid::FIRST)? != Some(header) {
+        let etag = match upload.finish_if_absent()? {
+            Put::Done(etag) => Some(etag),
+            Put::Refused if self.stored_header(Txid::FIRST)? == Some(header) => None,
             // A former attempt of ours may have arrived late: with an older image.
-            return self.somebody_was_faster(Txid::FIRST);
-        }
+            Put::Refused => return self.somebody_was_faster(Txid::FIRST),
+        };
         log::info!("{}: first image, {} bytes", self.path.display(), encoded.size);
+        let companion = self.companion_of_image(&header, frames, &sums, &encoded, etag);
         self.with_work(|work| {
             work.head = Some(Txid::FIRST);
             work.sums = Some(sums);
@@ -189,7 +179,40 @@ impl Primary {
         })?;
         self.set_phase(Phase::Running);
         self.durable(Txid::FIRST, timestamp, start.sequence);
+        if let Some(companion) = companion {
+            self.leave_companion(Txid::FIRST, companion);
+        }
         Ok(true)
+    }
+
+    /// Every page of the image as an LTX file, all of it sent, and not visible yet.
+    fn stream_image(&self, header: Header) -> Result<Streamed> {
+        let Header { page_size, commit, timestamp, .. } = header;
+        // An LZ4 block may be a little larger than its page.
+        let expected = u64::from(commit) * (u64::from(page_size.get()) * 256 / 255 + 64);
+        let key = self.key(Txid::FIRST);
+        if expected > FROM_MEMORY {
+            self.sweep_once();
+        }
+        let upload = self.store.upload(&key, &self.metadata(timestamp, None), expected)?;
+        let (mut sums, mut frames) = (Sums::new(page_size), FrameLengths::new(page_size, commit));
+        let mut writer = UploadWriter { upload, error: None };
+        let encoded = (|| {
+            let mut encoder = Encoder::new(std::io::BufWriter::with_capacity(256 << 10, &mut writer), header)?;
+            self.read_image(|pgno, page| {
+                sums.set(pgno, page_checksum(pgno, page));
+                frames.push(encoder.page(pgno, page)?);
+                Ok(())
+            })?;
+            let (buffered, encoded) = encoder.finish()?;
+            buffered.into_inner().map_err(|e| Error::io(&key, e.error()))?;
+            Ok(encoded)
+        })();
+        sums.resize(commit);
+        match encoded {
+            Ok(encoded) => Ok(Streamed { upload: writer.upload, encoded, sums, frames }),
+            Err(error) => Err(writer.error.take().unwrap_or(error)),
+        }
     }
 
     /// The replica was empty when this began, and is not any more.

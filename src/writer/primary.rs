@@ -163,6 +163,8 @@ pub struct Primary {
     /// The last of them that could do nothing before the next publication.
     pub(super) stalled_step: AtomicU64,
     pub(super) next_object_at: Mutex<Instant>,
+    /// Companion indexes that are to be put, or being put (R6).
+    pub(super) companions: AtomicUsize,
     /// The database file at its last close (P11).
     pub(super) closed: Mutex<Option<FileIdentity>>,
 }
@@ -269,6 +271,7 @@ impl Primary {
             steps: AtomicU64::new(0),
             stalled_step: AtomicU64::new(0),
             next_object_at: Mutex::new(now),
+            companions: AtomicUsize::new(0),
             closed: Mutex::new(None),
         })
     }

@@ -208,6 +208,7 @@ impl Primary {
             None => Ok(()),
         });
         self.release_files();
+        self.await_companions(deadline, cancelled);
         spooled.unwrap_or(Ok(()))?;
         outcome
     }

@@ -1,5 +1,6 @@
 //! The spool becomes objects in the store: one TXID, one object, created if absent (P17, P19, P20).
 
+use super::companion::Source;
 use super::encode::Staged;
 use super::primary::Primary;
 use crate::error::{Context, Error, Kind, Result};
@@ -24,8 +25,9 @@ struct Fingerprint {
 }
 
 impl Primary {
-    /// Sends one staged file. After this it is in the store, whoever's answer was lost (P19).
-    pub(super) fn ship(&self, staged: &Staged) -> Result<()> {
+    /// Sends one staged file. After this it is in the store, whoever's answer was lost (P19). Gives what its companion
+    /// index is made from.
+    pub(super) fn ship(&self, staged: &Staged) -> Result<Source> {
         let path = self.spool.file(staged.txid);
         let key = self.key(staged.txid);
         let mut file = File::open(&path).with_context(|| path.display().to_string())?;
@@ -48,9 +50,9 @@ impl Primary {
             }
         };
         match put {
-            Put::Done(_) => Ok(()),
+            Put::Done(etag) => Ok(Source::File { file, size, etag: Some(etag) }),
             Put::Refused => match self.in_store(&key)? {
-                Some(theirs) if theirs == fingerprint(&mut file, size)? => Ok(()),
+                Some(theirs) if theirs == fingerprint(&mut file, size)? => Ok(Source::File { file, size, etag: None }),
                 Some(_) => Err(self.created_by_another(&key, staged.txid)),
                 None => Err(self.not_found_yet(&key)),
             },
@@ -71,6 +73,11 @@ impl Primary {
                 Ok(0) => {}
                 Ok(count) => log::info!("{}: {count} unfinished uploads or files were removed", self.url()),
                 Err(error) => log::warn!("unfinished uploads were not looked for: {error}"),
+            }
+            match self.sweep_companions() {
+                Ok(0) => {}
+                Ok(count) => log::info!("{}: {count} companion indexes of nothing were removed", self.url()),
+                Err(error) => log::warn!("companion indexes of nothing were not looked for: {error}"),
             }
         }
     }

@@ -156,12 +156,13 @@ impl Primary {
             }
             if let Some(staged) = self.with_work(|work| self.next_to_ship(work))? {
                 *self.next_object_at.lock() = self.now() + self.options.sync_interval;
-                self.ship(&staged)?;
+                let shipped = self.ship(&staged)?;
                 self.with_work(|work| {
                     work.staged.pop_front();
                     self.durable(staged.txid, staged.timestamp, staged.sequence);
                     self.prune(work)
                 })?;
+                self.leave_companion(staged.txid, shipped);
                 continue;
             }
             if !self.files.may_be_opened() {

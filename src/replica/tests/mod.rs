@@ -1,5 +1,6 @@
 //! Restores of real and of random histories, whole and damaged.
 
+mod companion;
 mod damage;
 mod histories;
 mod history;

@@ -1,6 +1,7 @@
 //! The primary without a host: SQLite writes the database through its own VFS, and the tests tell what a tap would.
 
 mod capture;
+mod companion;
 mod put_back;
 mod random;
 mod shipping;
