@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use serde_json::{Map, Value};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// How long `litestream_sync()` waits without an argument.
@@ -118,6 +119,110 @@ impl RestoreOptions {
     }
 }
 
+/// The options of a replica that is opened through the VFS `litestream`: parameters of a URI, and Litestream's variables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaOptions {
+    /// `replica`, LITESTREAM_REPLICA_URL.
+    pub url: String,
+    /// `at`: which state, as users write it; without it, the newest one, which is followed.
+    pub at: Option<String>,
+    /// `poll_interval`: how often the store is asked for news. Default 1 s, at least [`Self::POLL_INTERVAL_MIN`].
+    pub poll_interval: Duration,
+    /// `cache_size`: of the process's page cache, in bytes. Default 64 MiB.
+    pub cache_size: u64,
+    /// `cache_dir`: where pages are kept between processes. Default: nowhere.
+    pub cache_dir: Option<PathBuf>,
+    /// `cache_dir_size`: of that directory, in bytes. Default 1 GiB.
+    pub cache_dir_size: u64,
+    /// `hydrate` and `hydrate_path`, LITESTREAM_HYDRATION_ENABLED and _PATH. Default: off.
+    pub hydrate: Option<Hydrate>,
+}
+
+/// A replica is copied to a local file in the background.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hydrate {
+    /// The file, which stays; else a temporary one.
+    pub path: Option<PathBuf>,
+}
+
+impl ReplicaOptions {
+    /// Each poll is a request.
+    pub const POLL_INTERVAL_MIN: Duration = Duration::from_millis(10);
+
+    /// The replica that these parameters name, or, where they name none, the variables; `None` if neither does. Other
+    /// parameters are SQLite's, or another VFS's. Hydration by variable is of the replica that a variable names: the
+    /// file is one.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`](crate::error::Kind::Invalid): a value that is none.
+    pub fn from_parameters(
+        parameters: &[(String, String)],
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Option<Self>> {
+        let mut options = Self {
+            url: String::new(),
+            at: None,
+            poll_interval: Duration::from_secs(1),
+            cache_size: 64 << 20,
+            cache_dir: None,
+            cache_dir_size: 1 << 30,
+            hydrate: None,
+        };
+        if let Some(url) = parameter(parameters, "replica") {
+            url.clone_into(&mut options.url);
+        } else if let Some(url) = variable("LITESTREAM_REPLICA_URL") {
+            options.url = url;
+            if variable("LITESTREAM_HYDRATION_ENABLED").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
+                options.hydrate = Some(Hydrate { path: variable("LITESTREAM_HYDRATION_PATH").map(PathBuf::from) });
+            }
+        } else {
+            return Ok(None);
+        }
+        // The first of several with one name counts, as it does for SQLite.
+        for (key, text) in parameters.iter().rev() {
+            options.set(key, text).map_err(|error| error.context(format!("parameter {key}")))?;
+        }
+        let path = options.hydrate.as_mut().zip(parameter(parameters, "hydrate_path"));
+        if let Some((hydrate, path)) = path {
+            hydrate.path = Some(PathBuf::from(path));
+        }
+        Ok(Some(options))
+    }
+
+    fn set(&mut self, key: &str, text: &str) -> Result<()> {
+        match key {
+            "at" => self.at = Some(text.to_owned()),
+            "poll_interval" => {
+                self.poll_interval = duration(text)?;
+                if self.poll_interval < Self::POLL_INTERVAL_MIN {
+                    return Err(Error::invalid(format!("'{text}' is shorter than {:?}", Self::POLL_INTERVAL_MIN)));
+                }
+            }
+            "cache_size" => self.cache_size = size(text)?,
+            "cache_dir_size" => self.cache_dir_size = size(text)?,
+            "cache_dir" if text.is_empty() => return Err(Error::invalid("it is empty: name a directory")),
+            "cache_dir" => self.cache_dir = Some(PathBuf::from(text)),
+            "hydrate" => self.hydrate = switch(text)?.then_some(Hydrate { path: None }),
+            "hydrate_path" if text.is_empty() => return Err(Error::invalid("it is empty: name a file")),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+fn parameter<'a>(parameters: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+}
+
+/// On or off, as in a parameter of SQLite's own.
+fn switch(text: &str) -> Result<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "true" | "on" | "yes" => Ok(true),
+        "0" | "false" | "off" | "no" => Ok(false),
+        _ => Err(Error::invalid(format!("'{text}' is neither on nor off: write 1 or 0"))),
+    }
+}
+
 /// A duration: '500ms', '30s', '5m', '24h'.
 pub fn duration(text: &str) -> Result<Duration> {
     let wrong = || Error::invalid(format!("'{text}' is not a duration: write '500ms', '30s', '5m' or '24h'"));
@@ -203,6 +308,48 @@ mod tests {
         ] {
             let message = Options::parse(text).unwrap_err().to_string();
             assert!(message.contains(says), "{text}: {message}");
+        }
+    }
+
+    fn replica(parameters: &[(&str, &str)], variables: &[(&str, &str)]) -> Result<Option<ReplicaOptions>> {
+        let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+        let parameters: Vec<_> = parameters.iter().map(owned).collect();
+        let variables: std::collections::HashMap<_, _> = variables.iter().map(owned).collect();
+        ReplicaOptions::from_parameters(&parameters, |name| variables.get(name).cloned())
+    }
+
+    #[test]
+    fn a_replica_is_named_by_parameter_or_by_variable() {
+        let variables = [("LITESTREAM_REPLICA_URL", "file:///v"), ("LITESTREAM_HYDRATION_ENABLED", "True")];
+        assert_eq!(replica(&[("cache", "shared"), ("at", "latest")], &[]).unwrap(), None);
+        let by_variable = replica(&[("at", "yesterday")], &variables).unwrap().unwrap();
+        assert_eq!((by_variable.url.as_str(), by_variable.at.as_deref()), ("file:///v", Some("yesterday")));
+        assert_eq!(by_variable.hydrate, Some(Hydrate { path: None }));
+        let moved = replica(&[("hydrate_path", "/h")], &variables).unwrap().unwrap();
+        assert_eq!(moved.hydrate, Some(Hydrate { path: Some("/h".into()) }));
+        let by_parameter = replica(&[("replica", "file:///p"), ("replica", "file:///q")], &variables).unwrap().unwrap();
+        assert_eq!((by_parameter.url.as_str(), by_parameter.hydrate), ("file:///p", None));
+    }
+
+    #[test]
+    fn the_parameters_of_a_replica_are_read_and_others_refused() {
+        let with = |key, value| replica(&[("replica", "file:///p"), (key, value)], &[]).map(Option::unwrap);
+        assert_eq!(with("poll_interval", "250ms").unwrap().poll_interval, Duration::from_millis(250));
+        assert_eq!(with("cache_size", "1MiB").unwrap().cache_size, 1 << 20);
+        assert_eq!(with("cache_dir_size", "2GiB").unwrap().cache_dir_size, 2 << 30);
+        assert_eq!(with("cache_dir", "/c").unwrap().cache_dir, Some("/c".into()));
+        assert_eq!(with("hydrate", "on").unwrap().hydrate, Some(Hydrate { path: None }));
+        assert_eq!(with("hydrate_path", "/h").unwrap().hydrate, None);
+        for (key, value, says) in [
+            ("poll_interval", "soon", "parameter poll_interval: 'soon' is not a duration"),
+            ("poll_interval", "1ms", "shorter than 10ms"),
+            ("cache_size", "64MB", "'64MB' is not a size"),
+            ("cache_dir", "", "name a directory"),
+            ("hydrate", "perhaps", "neither on nor off"),
+            ("hydrate_path", "", "name a file"),
+        ] {
+            let message = with(key, value).unwrap_err().to_string();
+            assert!(message.contains(says), "{key}={value}: {message}");
         }
     }
 

@@ -10,8 +10,8 @@
 //! | Module | Holds |
 //! |---|---|
 //! | `sql` | the SQL surface: two tables that list it in `sql/mod.rs`, and one file per family of functions |
-//! | `vfs` | glue: which databases are open in the process, which are replicated, what their taps tell whom |
-//! | `sqlite` | the only unsafe code: entry points, the host's API table, the shim VFS, taps on open files, our own file handles. Knows nothing of replication |
+//! | `vfs` | glue: which databases are open in the process, which are replicated, what their taps tell whom; which replica a URI names |
+//! | `sqlite` | the only unsafe code: entry points, the host's API table, the shim VFS, taps on open files, our own file handles, the VFS of replicas. Knows nothing of replication |
 //! | `writer` | the primary: capture, batch, spool, ship; its threads. Knows the database only as `writer::Files` |
 //! | `replica` | what a replica is: keys, listing, the restore plan, two histories; applying a plan; restore |
 //! | `store` | the trait `Store` and what is behind it: `memory`, `file`, `s3`, `http`, faults for tests |
@@ -31,6 +31,7 @@
 //!   By URI: `vfs/by_uri.rs`, `opening` and `wal_opened`; then `decide` in `writer/primary.rs`.
 //! - **A gap is healed, a first image is made.** `writer/phase.rs`.
 //! - **A restore.** `sql/restore.rs`, then `replica/restore/mod.rs`: plan, temporary file, apply, rename.
+//! - **A replica is opened and read.** `sqlite/read_vfs.rs`, `x_open`; `vfs/replica.rs`, `Opened`; then `reader`.
 //! - **The library is loaded.** `sqlite/entry.rs`, then `load` below.
 //!
 //! # Invariants
@@ -83,12 +84,14 @@ mod vfs;
 pub mod wal;
 mod writer;
 
-/// What an entry point does on the connection that loads the extension: registers the shim as the default VFS, and
-/// defines the SQL surface. Called again by each further load.
+/// What an entry point does on the connection that loads the extension: registers the shim as the default VFS and that
+/// of replicas beside it, and defines the SQL surface. Called again by each further load.
 fn load(connection: sqlite::Connection) -> error::Result<()> {
     sqlite::log_to_host();
     thread::prepare_with(sqlite::block_all_signals);
+    vfs::replica::log_as_asked()?;
     vfs::primary::install()?;
+    vfs::replica::install()?;
     sqlite::listen(vfs::primary::connections_changed);
     sql::define(connection)
 }

@@ -1,9 +1,11 @@
-//! The functions about a database that is replicated.
+//! The functions about a database that is replicated, or read from its replica.
 
 use crate::config::SYNC_TIMEOUT;
 use crate::error::{Error, Kind, Result};
+use crate::ltx::Txid;
 use crate::sqlite::{Connection, Value};
-use crate::vfs::primary;
+use crate::time::Timestamp;
+use crate::vfs::{primary, replica};
 use crate::writer::Primary;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,15 +24,44 @@ pub(super) fn stop(connection: Connection, arguments: &[Value]) -> Result<Value>
 }
 
 pub(super) fn sync(connection: Connection, arguments: &[Value]) -> Result<Value> {
-    let timeout = match arguments.first() {
-        None | Some(Value::Null) => SYNC_TIMEOUT,
-        Some(Value::Integer(seconds)) => seconds_of(*seconds as f64)?,
-        Some(Value::Real(seconds)) => seconds_of(*seconds)?,
-        Some(other) => return Err(wrong("litestream_sync", "a number of seconds", other)),
-    };
-    let primary = main_primary(connection)?.ok_or_else(|| not_replicated(connection))?;
+    let timeout = timeout("litestream_sync", arguments.first())?;
+    if replica::of(connection).is_some() {
+        return Err(Error::invalid(
+            "litestream_sync: this connection reads a replica, which has nothing to ship; SELECT litestream_wait(TXID) \
+             waits until a TXID is visible here",
+        ));
+    }
+    let primary = main_primary(connection).ok_or_else(|| not_replicated(connection))?;
     let txid = primary.sync(timeout, &|| connection.is_interrupted())?;
     Ok(txid.map(|t| t.to_string()).into())
+}
+
+/// On a primary: until the TXID is durable; on a replica: until it is visible.
+pub(super) fn wait(connection: Connection, arguments: &[Value]) -> Result<Value> {
+    let txid = match arguments.first() {
+        Some(Value::Text(text)) => Txid::parse(text.trim()),
+        _ => None,
+    };
+    let Some(txid) = txid else {
+        let got = arguments.first().unwrap_or(&Value::Null);
+        return Err(wrong("litestream_wait", "a TXID of 16 hex digits", got));
+    };
+    let timeout = timeout("litestream_wait", arguments.get(1))?;
+    let cancelled = || connection.is_interrupted();
+    let reached = match replica::of(connection) {
+        Some(replica) => replica.wait(txid, timeout, connection.keeps_reading(), &cancelled)?,
+        None => main_primary(connection).ok_or_else(|| not_replicated(connection))?.wait(txid, timeout, &cancelled)?,
+    };
+    Ok(Value::Text(reached.to_string()))
+}
+
+fn timeout(function: &str, argument: Option<&Value>) -> Result<Duration> {
+    match argument {
+        None | Some(Value::Null) => Ok(SYNC_TIMEOUT),
+        Some(Value::Integer(seconds)) => seconds_of(*seconds as f64),
+        Some(Value::Real(seconds)) => seconds_of(*seconds),
+        Some(other) => Err(wrong(function, "a number of seconds", other)),
+    }
 }
 
 fn seconds_of(seconds: f64) -> Result<Duration> {
@@ -42,22 +73,31 @@ fn seconds_of(seconds: f64) -> Result<Duration> {
 }
 
 pub(super) fn txid(connection: Connection, _: &[Value]) -> Result<Value> {
-    let durable = main_primary(connection)?.and_then(|p| p.durable_txid());
-    Ok(durable.map(|(txid, _)| txid.to_string()).into())
+    Ok(position(connection)?.map(|(txid, _)| txid.to_string()).into())
 }
 
 pub(super) fn time(connection: Connection, _: &[Value]) -> Result<Value> {
-    let durable = main_primary(connection)?.and_then(|p| p.durable_txid());
-    Ok(durable.map(|(_, time)| time.to_string()).into())
+    Ok(position(connection)?.map(|(_, time)| time.to_string()).into())
+}
+
+/// Of a replica, the state that is seen; of a primary, the last one that is durable.
+fn position(connection: Connection) -> Result<Option<(Txid, Timestamp)>> {
+    match replica::of(connection) {
+        Some(replica) => replica.position().map(Some),
+        None => Ok(main_primary(connection).and_then(|p| p.durable_txid())),
+    }
 }
 
 pub(super) fn lag(connection: Connection, _: &[Value]) -> Result<Value> {
-    Ok(main_primary(connection)?.map_or(Value::Null, |p| Value::Integer(p.lag().as_secs() as i64)))
+    if let Some(replica) = replica::of(connection) {
+        return Ok(Value::Integer(replica.lag_seconds()));
+    }
+    Ok(main_primary(connection).map_or(Value::Null, |p| Value::Integer(p.lag().as_secs() as i64)))
 }
 
 /// The primary of the connection's main database.
-fn main_primary(connection: Connection) -> Result<Option<Arc<Primary>>> {
-    Ok(primary::find(&connection.file_name("main")))
+fn main_primary(connection: Connection) -> Option<Arc<Primary>> {
+    primary::find(&connection.file_name("main"))
 }
 
 fn not_replicated(connection: Connection) -> Error {

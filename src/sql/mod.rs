@@ -1,12 +1,13 @@
 //! The SQL surface: the two tables that list it. Arguments are checked here, once.
 
 mod functions;
+mod replica;
 mod replicate;
 mod restore;
 mod tables;
 
 use crate::error::Result;
-use crate::sqlite::{Connection, Function, Table, define_constant, define_function, define_table};
+use crate::sqlite::{Connection, Function, Table, Value, define_constant, define_function, define_table};
 use std::ffi::CStr;
 
 /// What `litestream_version()` gives.
@@ -17,20 +18,36 @@ static VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_
 
 /// Every other scalar function, once per number of arguments.
 static FUNCTIONS: &[Function] = &[
-    Function { name: "litestream_replicate", arguments: 1, call: replicate::replicate },
-    Function { name: "litestream_replicate", arguments: 2, call: replicate::replicate },
-    Function { name: "litestream_replicate", arguments: 3, call: replicate::replicate },
-    Function { name: "litestream_stop", arguments: 0, call: functions::stop },
-    Function { name: "litestream_stop", arguments: 1, call: functions::stop },
-    Function { name: "litestream_sync", arguments: 0, call: functions::sync },
-    Function { name: "litestream_sync", arguments: 1, call: functions::sync },
-    Function { name: "litestream_restore", arguments: 2, call: restore::restore },
-    Function { name: "litestream_restore", arguments: 3, call: restore::restore },
-    Function { name: "litestream_restore", arguments: 4, call: restore::restore },
-    Function { name: "litestream_txid", arguments: 0, call: functions::txid },
-    Function { name: "litestream_time", arguments: 0, call: functions::time },
-    Function { name: "litestream_lag", arguments: 0, call: functions::lag },
+    acts("litestream_replicate", 1, replicate::replicate),
+    acts("litestream_replicate", 2, replicate::replicate),
+    acts("litestream_replicate", 3, replicate::replicate),
+    acts("litestream_stop", 0, functions::stop),
+    acts("litestream_stop", 1, functions::stop),
+    acts("litestream_sync", 0, functions::sync),
+    acts("litestream_sync", 1, functions::sync),
+    acts("litestream_wait", 1, functions::wait),
+    acts("litestream_wait", 2, functions::wait),
+    acts("litestream_restore", 2, restore::restore),
+    acts("litestream_restore", 3, restore::restore),
+    acts("litestream_restore", 4, restore::restore),
+    acts("litestream_set_time", 1, replica::set_time),
+    tells("litestream_txid", functions::txid),
+    tells("litestream_time", functions::time),
+    tells("litestream_lag", functions::lag),
+    tells("litestream_hydration_progress", replica::hydration_progress),
+    tells("litestream_hydration_status", replica::hydration_status),
 ];
+
+type Call = fn(Connection, &[Value]) -> Result<Value>;
+
+const fn acts(name: &'static str, arguments: i32, call: Call) -> Function {
+    Function { name, arguments, call, has_effects: true }
+}
+
+/// A function without arguments, which only tells.
+const fn tells(name: &'static str, call: Call) -> Function {
+    Function { name, arguments: 0, call, has_effects: false }
+}
 
 /// Every table-valued function.
 static TABLES: &[Table] = &[tables::STATUS, tables::FILES];

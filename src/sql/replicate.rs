@@ -42,6 +42,11 @@ fn of_schema(connection: Connection, schema: &str, stores: &Stores, options: Opt
     if path.contains(char::REPLACEMENT_CHARACTER) {
         return Err(Error::invalid(format!("{path}: only a database with a name in UTF-8 can be replicated")));
     }
+    if connection.replica(schema).is_some() {
+        return Err(Error::invalid(format!(
+            "the database '{schema}' of this connection is opened from a replica: replicate it where it is written to"
+        )));
+    }
     if connection.is_read_only(schema) {
         return Err(Error::invalid(format!("{path} is opened read-only: replicate it where it is written to")));
     }

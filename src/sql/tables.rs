@@ -4,9 +4,11 @@ use super::functions::wrong;
 use crate::error::{Error, Result};
 use crate::replica::Replica;
 use crate::sqlite::{Table, Value};
-use crate::store;
-use crate::vfs::primary;
-use crate::writer::Status;
+use crate::store::{self, Counters};
+use crate::time::Timestamp;
+use crate::vfs::{primary, replica};
+use crate::{reader, writer};
+use std::time::Duration;
 
 /// `litestream_status`: a row per database of this process. Later columns are added at the end.
 pub(super) const STATUS: Table = Table {
@@ -40,18 +42,63 @@ pub(super) const STATUS: Table = Table {
         "pages_prefetch_used INTEGER",
     ],
     argument: None,
-    rows: |_| Ok(primary::statuses().iter().map(status_row).collect()),
+    rows: |_| {
+        let primaries = primary::statuses();
+        let replicas = replica::statuses();
+        Ok(primaries.iter().map(primary_row).chain(replicas.iter().map(replica_row)).collect())
+    },
 };
 
-fn status_row(status: &Status) -> Vec<Value> {
-    let text = |text: &str| Value::Text(text.to_owned());
-    let count = |n: u64| Value::Integer(i64::try_from(n).unwrap_or(i64::MAX));
-    let counters = &status.counters;
-    let (last_error, last_error_at) = match &status.last_error {
-        Some((error, at)) => (Value::Text(error.to_string()), Value::Text(at.to_string())),
-        None => (Value::Null, Value::Null),
+fn text(text: &str) -> Value {
+    Value::Text(text.to_owned())
+}
+
+fn count(n: u64) -> Value {
+    Value::Integer(i64::try_from(n).unwrap_or(i64::MAX))
+}
+
+fn seconds(span: Option<Duration>) -> Value {
+    span.map_or(Value::Null, |span| Value::Real(span.as_secs_f64()))
+}
+
+fn error_columns(error: Option<&(Error, Timestamp)>) -> [Value; 2] {
+    match error {
+        Some((error, at)) => [Value::Text(error.to_string()), Value::Text(at.to_string())],
+        None => [Value::Null, Value::Null],
+    }
+}
+
+fn counter_columns(counters: &Counters) -> [Value; 7] {
+    let Counters { get, put, list, head, delete, bytes_in, bytes_out } = *counters;
+    [get, put, list, head, delete, bytes_in, bytes_out].map(count)
+}
+
+fn replica_row(status: &reader::Status) -> Vec<Value> {
+    let lag = match (status.lag, status.txid) {
+        (None, Some(_)) => Value::Real(-1.0),
+        (lag, _) => seconds(lag),
     };
-    vec![
+    let mut row = vec![
+        text(&status.path),
+        text(&status.url),
+        text("replica"),
+        text(status.state),
+        status.txid.map(|t| t.to_string()).into(),
+        Value::Null,
+        lag,
+        seconds(status.data_age),
+    ];
+    // No spool, and no lease.
+    row.extend([Value::Null, Value::Null, Value::Null, Value::Null, Value::Null]);
+    row.extend(error_columns(status.last_error.as_ref()));
+    row.extend(counter_columns(&status.counters));
+    let pages = [status.cache_hits, status.cache_misses, status.pages_prefetched, status.pages_prefetch_used];
+    row.extend(pages.map(count));
+    row
+}
+
+fn primary_row(status: &writer::Status) -> Vec<Value> {
+    let mut row = vec![
         text(&status.path),
         text(&status.url),
         text("primary"),
@@ -67,21 +114,12 @@ fn status_row(status: &Status) -> Vec<Value> {
         Value::Null,
         Value::Null,
         Value::Null,
-        last_error,
-        last_error_at,
-        count(counters.get),
-        count(counters.put),
-        count(counters.list),
-        count(counters.head),
-        count(counters.delete),
-        count(counters.bytes_in),
-        count(counters.bytes_out),
-        // Of replicas only.
-        Value::Null,
-        Value::Null,
-        Value::Null,
-        Value::Null,
-    ]
+    ];
+    row.extend(error_columns(status.last_error.as_ref()));
+    row.extend(counter_columns(&status.counters));
+    // Of replicas only.
+    row.extend([Value::Null, Value::Null, Value::Null, Value::Null]);
+    row
 }
 
 /// `litestream_files(url)`: the LTX files of a replica.

@@ -57,6 +57,20 @@ pub(super) fn set(table: *mut ffi::sqlite3_api_routines) -> Result<()> {
     Ok(())
 }
 
+type IsInterrupted = unsafe extern "C" fn(*mut ffi::sqlite3) -> std::ffi::c_int;
+
+/// `sqlite3_is_interrupted`, which hosts have since 3.41. The table only ever grows; the layout that we compile against
+/// ends two entries before it, behind which `sqlite3_value_encoding` of 3.40 comes first.
+pub(super) fn is_interrupted() -> Option<IsInterrupted> {
+    const SINCE: i32 = 3_041_000;
+    // SAFETY: no arguments.
+    if unsafe { call!(libversion_number()) } < SINCE {
+        return None;
+    }
+    // SAFETY: a host of that version gave a table with this entry. The pointer is the host's own, not one to our type.
+    unsafe { *TABLE.load(Ordering::Acquire).add(1).cast::<Option<IsInterrupted>>().add(1) }
+}
+
 /// A message for `sqlite3_log`, with SQLITE_NOTICE or the given result code.
 pub fn log(code: i32, message: &str) {
     if let Ok(text) = CString::new(message.replace('\0', " ")) {

@@ -1,6 +1,7 @@
 //! A connection of the host, as far as we use it: only on the thread that called us, during that call.
 
 use super::api::{call, text_of};
+use super::read_file::ReplicaFile;
 use super::tap::{Observer, TapRole, WalIndexHeader, is_tapped, published_header, tap};
 use crate::error::{Error, Kind, Result};
 use sqlite3ext_sys as ffi;
@@ -43,6 +44,21 @@ impl Connection {
     pub fn in_transaction(self) -> bool {
         // SAFETY: the connection is open.
         unsafe { call!(get_autocommit(self.0)) == 0 }
+    }
+
+    /// Whether the read transactions that are open now outlive the statement that calls us: one was begun with BEGIN, or
+    /// another statement is not at its end.
+    pub fn keeps_reading(self) -> bool {
+        let mut busy = 0;
+        // SAFETY: the connection is open, and its statements are its own.
+        unsafe {
+            let mut statement = call!(next_stmt(self.0, std::ptr::null_mut()));
+            while !statement.is_null() {
+                busy += u32::from(call!(stmt_busy(statement)) != 0);
+                statement = call!(next_stmt(self.0, statement));
+            }
+        }
+        self.in_transaction() || busy > 1
     }
 
     /// Refuses a host whose SQLite has no mutexes (P33). `sqlite3_threadsafe` says 1 also after
@@ -104,8 +120,12 @@ impl Connection {
     }
 
     /// Whether `sqlite3_interrupt` was called on this connection. `sqlite3_is_interrupted` is younger than our oldest
-    /// host; a nested statement is interrupted when the flag is set.
+    /// host; there a nested statement tells, which is interrupted when the flag is set.
     pub fn is_interrupted(self) -> bool {
+        if let Some(is_interrupted) = super::api::is_interrupted() {
+            // SAFETY: the connection is open.
+            return unsafe { is_interrupted(self.0) } != 0;
+        }
         matches!(self.query("SELECT 1"), Err(e) if e.kind() == Kind::Interrupted)
     }
 
@@ -169,6 +189,13 @@ impl Connection {
         }
         // SAFETY: the file is tapped (`adopt`), and its WAL is open in normal mode.
         unsafe { if is_tapped(file) { Ok(published_header(file)) } else { Ok(None) } }
+    }
+
+    /// The replica that a schema was opened from through the VFS `litestream`; `None` for any other database.
+    pub fn replica(self, schema: &str) -> Option<Arc<dyn ReplicaFile>> {
+        let file = self.file(schema, ffi::SQLITE_FCNTL_FILE_POINTER).ok()?;
+        // SAFETY: the pointer is this connection's file; the call came with the connection's mutex held.
+        unsafe { super::read_file::replica_of(file) }
     }
 
     fn file(self, schema: &str, op: u32) -> Result<*mut ffi::sqlite3_file> {

@@ -37,7 +37,7 @@ unsafe fn file_control(file: *mut ffi::sqlite3_file, op: c_int, arg: *mut c_void
                 });
             }
             ffi::SQLITE_FCNTL_PRAGMA => {
-                if let Some(rc) = pragma(tap, arg.cast()) {
+                if let Some(rc) = pragma(arg.cast(), |name, argument| tap.observer.pragma(name, argument)) {
                     return rc;
                 }
             }
@@ -55,13 +55,19 @@ unsafe fn file_control(file: *mut ffi::sqlite3_file, op: c_int, arg: *mut c_void
 }
 
 /// SQLITE_FCNTL_PRAGMA: `[result, name, argument]`. `None`: SQLite goes on.
-unsafe fn pragma(tap: &Tap, args: *mut *mut std::os::raw::c_char) -> Option<c_int> {
+///
+/// # Safety
+/// `args` is what SQLite gave with the opcode.
+pub(super) unsafe fn pragma(
+    args: *mut *mut std::os::raw::c_char,
+    answer: impl FnOnce(&str, Option<&str>) -> PragmaAnswer,
+) -> Option<c_int> {
     // SAFETY: the opcode's array has at least three entries; the first is where a result or message goes.
     unsafe {
         let name = super::api::text_of(*args.add(1));
         let argument = *args.add(2);
         let argument = (!argument.is_null()).then(|| super::api::text_of(argument));
-        match guard(|| tap.observer.pragma(&name, argument.as_deref())) {
+        match guard(|| answer(&name, argument.as_deref())) {
             Ok(PragmaAnswer::Forward) => None,
             Ok(PragmaAnswer::Row(text)) => {
                 if let Some(text) = text {

@@ -20,9 +20,37 @@ pub unsafe extern "C" fn sqlite3_litestream_init(
     message: *mut *mut c_char,
     table: *mut ffi::sqlite3_api_routines,
 ) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { init(db, message, table, || Ok(())) }
+}
+
+/// The entry point of Litestream's VFS extension, in whose place this library may be loaded: the same load. What
+/// Litestream does and we do not is refused here, where there is a message.
+///
+/// # Safety
+/// As above.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sqlite3_litestreamvfs_init(
+    db: *mut ffi::sqlite3,
+    message: *mut *mut c_char,
+    table: *mut ffi::sqlite3_api_routines,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { init(db, message, table, crate::vfs::replica::check_environment) }
+}
+
+/// # Safety
+/// Called with the arguments of an extension's entry point.
+unsafe fn init(
+    db: *mut ffi::sqlite3,
+    message: *mut *mut c_char,
+    table: *mut ffi::sqlite3_api_routines,
+    check: impl FnOnce() -> Result<()>,
+) -> c_int {
     silence();
     let outcome = guard(|| {
         api::set(table)?;
+        check()?;
         register_entrypoint_load_permanently(db.cast(), message, table.cast(), |_| Ok(()));
         let db = Connection::new(db);
         check_host(db)?;

@@ -1,14 +1,20 @@
-//! What the layers say by the `log` facade goes to the host's `sqlite3_log`, and nowhere else.
+//! What the layers say by the `log` facade goes to the host's `sqlite3_log`, and to a file if the user names one.
 //!
 //! `sqlite3_log` may be called by any thread, with no database open and after `sqlite3_shutdown`: it does nothing where
 //! the host has set no SQLITE_CONFIG_LOG. A cdylib has its own copy of the facade, so a host in Rust keeps its logger.
 //! Architecture invariant: nobody logs under the capture lock, for a host's logger may be slow.
 
 use super::api;
+use crate::error::{Context, Result};
 use crate::lock::{Mutex, PerProcess};
+use crate::time::Timestamp;
 use ::log::{Level, LevelFilter, Log, Metadata, Record};
 use sqlite3ext_sys as ffi;
 use std::ffi::c_int;
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// The same message goes to the host at most once per this span.
@@ -53,6 +59,9 @@ struct HostLog(PerProcess<Mutex<Pace>>);
 
 static HOST_LOG: HostLog = HostLog(PerProcess::new());
 
+/// Each line is one write, which appends.
+static FILE: OnceLock<File> = OnceLock::new();
+
 /// Sends the facade's messages to the host. Later calls change nothing.
 pub fn log_to_host() {
     if ::log::set_logger(&HOST_LOG).is_ok() {
@@ -60,10 +69,22 @@ pub fn log_to_host() {
     }
 }
 
+/// Sends them to the end of this file too. Later calls change nothing.
+///
+/// # Errors
+/// It cannot be opened or made.
+pub fn log_to_file(path: &Path) -> Result<()> {
+    if FILE.get().is_none() {
+        let file = File::options().append(true).create(true).open(path);
+        let _ = FILE.set(file.with_context(|| format!("the log file {}", path.display()))?);
+    }
+    Ok(())
+}
+
 impl Log for HostLog {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         // The libraries that we use have much to say.
-        metadata.level() <= Level::Info && metadata.target().split("::").next() == Some("litestream")
+        metadata.level() <= ::log::max_level() && metadata.target().split("::").next() == Some("litestream")
     }
 
     fn log(&self, record: &Record<'_>) {
@@ -80,6 +101,11 @@ impl Log for HostLog {
             None => return,
             Some(0) => {}
             Some(times) => text = format!("{text} ({times} more since this was last said)"),
+        }
+        if let Some(mut file) = FILE.get() {
+            let line = format!("time={} level={} msg={:?}\n", Timestamp::now(), record.level(), text);
+            // There is nobody to tell.
+            let _ = file.write_all(line.as_bytes());
         }
         // A panic must not leave a logger.
         let _ = crate::panic::guard(|| api::log(code as c_int, &text));

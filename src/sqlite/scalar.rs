@@ -35,14 +35,15 @@ pub struct Function {
     pub arguments: i32,
     /// What it does, on the calling thread.
     pub call: fn(Connection, &[Value]) -> Result<Value>,
+    /// It has effects outside, so it is not to be called from triggers and views (DIRECTONLY).
+    pub has_effects: bool,
 }
 
-/// Defines it on a connection. Not to be called from triggers and views (DIRECTONLY): it has effects outside.
-///
-/// By SQLite's own routine: that of `sqlite_loadable` boxes a closure, which is never freed.
+/// Defines it on a connection. By SQLite's own routine: that of `sqlite_loadable` boxes a closure, which is never freed.
 pub fn define_function(db: Connection, function: &'static Function) -> Result<()> {
     let name = CString::new(function.name).map_err(|_| Error::bug("a function's name"))?;
-    let flags = (ffi::SQLITE_UTF8 | ffi::SQLITE_DIRECTONLY) as c_int;
+    let direct_only = if function.has_effects { ffi::SQLITE_DIRECTONLY } else { 0 };
+    let flags = (ffi::SQLITE_UTF8 | direct_only) as c_int;
     let data = std::ptr::from_ref(function).cast_mut().cast::<c_void>();
     // SAFETY: the connection is open; the user data is static.
     let rc = unsafe {

@@ -126,8 +126,13 @@ pub fn install(shim: Arc<dyn Shim>) -> Result<BaseVfs> {
     Ok(registered.base)
 }
 
-/// A VFS whose methods are the base's, called with the base as their first argument, but for xOpen.
-unsafe fn copy_vfs(base: *mut ffi::sqlite3_vfs) -> ffi::sqlite3_vfs {
+/// The shim as a VFS, for one that is registered beside it and passes on to it what is not its own.
+pub(super) fn registered() -> Option<*mut ffi::sqlite3_vfs> {
+    REGISTERED.get().map(|registered| std::ptr::from_ref(&registered.vfs).cast_mut())
+}
+
+/// A VFS whose methods are the base's, called with the base as their first argument, but for xOpen, which is the shim's.
+pub(super) unsafe fn copy_vfs(base: *mut ffi::sqlite3_vfs) -> ffi::sqlite3_vfs {
     // SAFETY: all-zero is valid for the struct; fields beyond the base's iVersion are not read.
     unsafe {
         let b = &raw const *base;

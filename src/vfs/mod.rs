@@ -1,6 +1,7 @@
-//! Glue between SQLite's files and the primary. (The replica's VFS follows.)
+//! Glue: between SQLite's files and the primary, and between the VFS `litestream` and the reader.
 
 mod by_uri;
 mod exclusive;
 mod files;
 pub mod primary;
+pub mod replica;

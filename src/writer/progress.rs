@@ -154,6 +154,35 @@ impl Primary {
         }
     }
 
+    /// Waits until a TXID is in the store, also one that is not made yet; the last one that is then.
+    ///
+    /// # Errors
+    /// As [`sync`](Self::sync).
+    pub fn wait(self: &Arc<Self>, txid: Txid, timeout: Duration, cancelled: &dyn Fn() -> bool) -> Result<Txid> {
+        self.look_now();
+        let deadline = self.now() + timeout;
+        let _waits = Waits::begin(&self.waiting);
+        self.schedule_ship(self.now());
+        let mut progress = self.progress.lock();
+        loop {
+            if let Some((durable, _)) = progress.durable.filter(|(durable, _)| *durable >= txid) {
+                return Ok(durable);
+            }
+            if let (State::Fenced | State::Error | State::Stopped, Some((error, _))) =
+                (progress.state, &progress.last_error)
+            {
+                return Err(error.clone());
+            }
+            if self.now() >= deadline {
+                return Err(self.sync_timeout(&progress, timeout).context(format!("TXID {txid}")));
+            }
+            if MutexGuard::unlocked(&mut progress, cancelled) {
+                return Err(Error::new(Kind::Interrupted, "interrupted"));
+            }
+            self.pools.wait(&self.progressed, &mut progress, INTERRUPT_INTERVAL);
+        }
+    }
+
     pub(super) fn sync_timeout(&self, progress: &Progress, timeout: Duration) -> Error {
         let durable = progress.durable.map_or_else(|| "nothing".to_owned(), |(txid, _)| format!("TXID {txid}"));
         let why = progress.last_error.as_ref().map_or_else(String::new, |(e, _)| format!("; last error: {e}"));
