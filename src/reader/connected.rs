@@ -36,7 +36,13 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { poll_interval: Duration::from_secs(1), cache_size: 64 << 20, cache_dir: None, cache_dir_size: 1 << 30, hydrate: None }
+        Self {
+            poll_interval: Duration::from_secs(1),
+            cache_size: 64 << 20,
+            cache_dir: None,
+            cache_dir_size: 1 << 30,
+            hydrate: None,
+        }
     }
 }
 

@@ -8,7 +8,7 @@
 //! which to which it is going, synced before the first page is written. After a crash only what is the same in both
 //! states is trusted.
 
-use super::flight::{run_all, shared};
+use super::flight::run_all;
 use super::index::Frame;
 use super::source::{GAP_BYTES, Source};
 use super::state::{Place, State};
@@ -117,13 +117,16 @@ impl Hydration {
             total: AtomicU64::new(u64::from(state.commit)),
             has: Mutex::default(),
         };
-        let record = hydration.read_record().filter(|record| {
-            record.replica == replica_name(source) && record.page_size == hydration.page_size
-        });
+        let record = hydration
+            .read_record()
+            .filter(|record| record.replica == replica_name(source) && record.page_size == hydration.page_size);
         match record.map(|record| hydration.trust(source, &record)) {
             Some(Ok(())) => {}
             // A file without a record that fits may be anybody's database.
-            None if is_kept && hydration.file.metadata().is_ok_and(|stat| stat.len() > 0) && hydration.read_record().is_none() => {
+            None if is_kept
+                && hydration.file.metadata().is_ok_and(|stat| stat.len() > 0)
+                && hydration.read_record().is_none() =>
+            {
                 return Err(Error::invalid(format!(
                     "{} is there and was not made by hydration: name another hydrate_path, or remove it",
                     hydration.path.display()
@@ -304,7 +307,8 @@ impl Hydration {
             file.write_all(&bytes)?;
             file.sync_all()?;
             fs::rename(&staged, path)?;
-            File::open(path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")))?.sync_all()
+            File::open(path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")))?
+                .sync_all()
         };
         write().with_context(|| path.display().to_string())
     }

@@ -137,6 +137,7 @@ impl Opened {
             cache_size: options.cache_size,
             cache_dir: options.cache_dir.clone(),
             cache_dir_size: options.cache_dir_size,
+            hydrate: options.hydrate.clone(),
         };
         let connected = reader::connect(path, &options.url, target, &settings, &|| false)?;
         log::debug!("{path} is opened from {}", shown(&options.url));
@@ -204,7 +205,7 @@ impl Opened {
 
     /// How much of the replica is in the local file, from 0 to 1; `None` if it is not hydrated.
     pub fn hydration(&self) -> Option<f64> {
-        None
+        self.connected.hydration().map(|(part, _)| part)
     }
 
     fn answer(&self, name: &str, argument: Option<&str>) -> Result<PragmaAnswer> {
@@ -230,7 +231,7 @@ impl Opened {
             "litestream_hydration_progress" => {
                 self.hydration().map_or("0".to_owned(), |part| format!("{:.1}", part * 100.0))
             }
-            _ => String::new(),
+            _ => self.connected.hydration().map_or(String::new(), |(_, path)| path.display().to_string()),
         };
         Ok(PragmaAnswer::Row(Some(text)))
     }
