@@ -23,7 +23,7 @@
 //!
 //! # Start reading here
 //!
-//! - **A commit becomes an object.** `sqlite/tap.rs`, `x_shm_lock`: SQLite gives back the WAL write lock. Then
+//! - **A commit becomes an object.** `sqlite/shm.rs`, `x_shm_lock`: SQLite gives back the WAL write lock. Then
 //!   `writer/told.rs`, `published`; on a thread of ours `writer/tasks.rs`, `capture_task` and `ship_all`; in that order
 //!   `writer/capture.rs`, `run`; `writer/encode.rs`, `encode_batch`; `writer/ship.rs`, `ship`.
 //! - **The WAL is about to be restarted.** `x_shm_lock` again, then `writer/told.rs`, `barrier`.
@@ -43,7 +43,7 @@
 //! Architecture invariant: nothing is read of a WAL beyond what SQLite has published (`writer/capture.rs`).
 //!
 //! Architecture invariant: on the commit path 48 bytes are copied and at most a thread is woken. No I/O, no HTTP, no
-//! compression; only a barrier, and a checkpoint while an image is read, do bounded local work (`sqlite/tap.rs`,
+//! compression; only a barrier, and a checkpoint while an image is read, do bounded local work (`sqlite/shm.rs`,
 //! `writer/told.rs`).
 //!
 //! Architecture invariant: no LTX object is ever created but if absent, and none is ever replaced or deleted

@@ -9,6 +9,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("lock", &[]),
     ("panic", &["error"]),
+    ("pool", &["error", "lock", "thread"]),
     ("thread", &["error"]),
     ("time", &["error"]),
     ("config", &["error", "time"]),
@@ -16,8 +17,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("wal", &["error", "config", "time", "ltx"]),
     ("store", &["error", "lock", "thread", "config", "time"]),
     ("replica", &["error", "lock", "panic", "thread", "config", "time", "ltx", "wal", "store"]),
-    ("writer", &["error", "lock", "panic", "thread", "config", "time", "ltx", "wal", "store", "replica"]),
-    ("reader", &["error", "lock", "panic", "thread", "config", "time", "ltx", "wal", "store", "replica"]),
+    ("writer", &["error", "lock", "panic", "pool", "thread", "config", "time", "ltx", "wal", "store", "replica"]),
+    ("reader", &["error", "lock", "panic", "pool", "thread", "config", "time", "ltx", "wal", "store", "replica"]),
     ("sqlite", &["error", "lock", "panic", "thread", "config", "time"]),
     (
         "vfs",

@@ -79,7 +79,6 @@ struct View {
 
 /// A row of `litestream_status`.
 #[derive(Clone, Debug)]
-#[expect(missing_docs, reason = "the columns of the table")]
 pub struct Status {
     pub path: String,
     pub url: String,

@@ -46,7 +46,10 @@ impl Default for Shared {
 }
 
 /// Blocks of indexes, the ones used last, bounded in bytes.
-pub(super) struct Blocks(Mutex<(LruCache<(ObjectId, usize), Arc<Block>>, usize)>);
+pub(super) struct Blocks(Mutex<(LruCache<BlockKey, Arc<Block>>, usize)>);
+
+/// Which block of which object's index.
+type BlockKey = (ObjectId, usize);
 
 impl Default for Blocks {
     fn default() -> Self {
@@ -55,11 +58,11 @@ impl Default for Blocks {
 }
 
 impl Blocks {
-    pub fn get(&self, key: &(ObjectId, usize)) -> Option<Arc<Block>> {
+    pub fn get(&self, key: &BlockKey) -> Option<Arc<Block>> {
         self.0.lock().0.get(key).cloned()
     }
 
-    pub fn put(&self, key: (ObjectId, usize), block: Arc<Block>) {
+    pub fn put(&self, key: BlockKey, block: Arc<Block>) {
         let mut guard = self.0.lock();
         let (blocks, bytes) = &mut *guard;
         *bytes += block.bytes();
@@ -123,8 +126,10 @@ pub(super) fn interrupted() -> Error {
     Error::new(Kind::Interrupted, "interrupted")
 }
 
-/// Pages of one request, in order of numbers.
-pub(super) type Pages = Arc<Vec<(Pgno, Page)>>;
+/// Pages, in order of numbers.
+pub(super) type Numbered = Vec<(Pgno, Page)>;
+/// Those of one request, for all who wait for it.
+pub(super) type Pages = Arc<Numbered>;
 
 /// A request under way, for whoever wants a page of it (R8: one fetch per page, however many ask).
 #[derive(Default)]

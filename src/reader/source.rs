@@ -2,7 +2,7 @@
 
 use super::cache::Page;
 use super::disk::Disk;
-use super::flight::{Flight, Pages, run, shared};
+use super::flight::{Flight, Numbered, Pages, run, shared};
 use super::follow::Follow;
 use super::hydrate::Hydration;
 use super::index::Frame;
@@ -216,7 +216,7 @@ impl Source {
     fn fetch(&self, run: &[Frame], wanted: Option<Pgno>) -> Result<Pages> {
         let Some(first) = run.first() else { return Err(Error::bug("an empty run")) };
         let object = first.object.id;
-        if let Some(pages) = self.from_files(run, wanted) {
+        if let Some(pages) = self.in_files(run, wanted) {
             return Ok(keep(object, pages, wanted));
         }
         let (bytes, pages) = self.fetch_run(run)?;
@@ -228,7 +228,7 @@ impl Source {
     }
 
     /// The bytes of the object from the first frame to the last one, and their pages.
-    pub fn fetch_run(&self, run: &[Frame]) -> Result<(Vec<u8>, Vec<(Pgno, Page)>)> {
+    pub fn fetch_run(&self, run: &[Frame]) -> Result<(Vec<u8>, Numbered)> {
         let (Some(first), Some(last)) = (run.first(), run.last()) else { return Err(Error::bug("an empty run")) };
         let object = &first.object;
         // Damage on the way is not damage in the store: it is looked at once more.
@@ -250,7 +250,7 @@ impl Source {
     }
 
     /// The pages of a run that are in local files, if the wanted one is, or all if none is waited for.
-    fn from_files(&self, run: &[Frame], wanted: Option<Pgno>) -> Option<Vec<(Pgno, Page)>> {
+    fn in_files(&self, run: &[Frame], wanted: Option<Pgno>) -> Option<Numbered> {
         let hydration = self.hydration.read().clone();
         let disk = self.disk.get();
         if hydration.is_none() && disk.is_none() {
@@ -273,7 +273,7 @@ impl Source {
 }
 
 /// Into the cache.
-fn keep(object: ObjectId, pages: Vec<(Pgno, Page)>, wanted: Option<Pgno>) -> Pages {
+fn keep(object: ObjectId, pages: Numbered, wanted: Option<Pgno>) -> Pages {
     for (pgno, page) in &pages {
         shared().cache.put((object, *pgno), Arc::clone(page), wanted != Some(*pgno));
     }

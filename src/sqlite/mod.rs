@@ -20,6 +20,7 @@ mod read_vfs;
 mod scalar;
 mod shared_index;
 mod shim;
+mod shm;
 mod signals;
 mod table;
 mod tap;
