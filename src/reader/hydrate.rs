@@ -226,6 +226,11 @@ impl Hydration {
         if self.has.lock().is_some() { 1.0 } else { (done as f64 / total.max(1) as f64).min(0.999) }
     }
 
+    #[cfg(test)]
+    pub fn txid(&self) -> Option<u64> {
+        self.has.lock().map(|mark| mark.txid)
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }

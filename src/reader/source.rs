@@ -122,40 +122,51 @@ impl Source {
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Page> {
         let key = (frame.object.id, frame.pgno);
-        if let Some((page, first)) = shared().cache.get(&key) {
-            self.tally.hits.fetch_add(1, Ordering::Relaxed);
-            self.tally.ahead_used.fetch_add(u64::from(first), Ordering::Relaxed);
-            return Ok(page);
-        }
-        self.tally.misses.fetch_add(1, Ordering::Relaxed);
-        let (flight, run) = {
-            let mut flights = shared().flights.lock();
-            match flights.get(&key) {
-                Some(flight) => (Arc::clone(flight), None),
-                None => {
-                    // It may have landed since.
-                    if let Some((page, _)) = shared().cache.get(&key) {
-                        return Ok(page);
-                    }
-                    let run = self.run_from(state, frame, window, |key| flights.contains_key(key));
-                    let flight = Arc::new(Flight::default());
-                    for frame in &run {
-                        flights.insert((frame.object.id, frame.pgno), Arc::clone(&flight));
-                    }
-                    (flight, Some(run))
-                }
+        let mut is_new = true;
+        loop {
+            if let Some((page, first)) = shared().cache.get(&key) {
+                self.tally.hits.fetch_add(u64::from(is_new), Ordering::Relaxed);
+                self.tally.ahead_used.fetch_add(u64::from(first), Ordering::Relaxed);
+                return Ok(page);
             }
-        };
-        if let Some(run) = run {
-            self.ahead_of(run.len().saturating_sub(1));
-            self.fly(&flight, run, Some(frame.pgno), false);
+            self.tally.misses.fetch_add(u64::from(std::mem::take(&mut is_new)), Ordering::Relaxed);
+            let (flight, run) = {
+                let mut flights = shared().flights.lock();
+                match flights.get(&key) {
+                    Some(flight) => (Arc::clone(flight), None),
+                    // It may have landed since.
+                    None if shared().cache.has(&key) => continue,
+                    None => {
+                        let run = self.run_from(state, frame, window, |key| flights.contains_key(key));
+                        let flight = Arc::new(Flight::default());
+                        for frame in &run {
+                            flights.insert((frame.object.id, frame.pgno), Arc::clone(&flight));
+                        }
+                        (flight, Some(run))
+                    }
+                }
+            };
+            let is_own = run.is_some();
+            if let Some(run) = run {
+                self.ahead_of(run.len().saturating_sub(1));
+                self.fly(&flight, run, Some(frame.pgno), false);
+            }
+            let landed = flight.wait(cancelled);
+            // Another one's request may have left this page out, or failed of another page.
+            match landed {
+                Ok(pages) => {
+                    let at = pages.binary_search_by_key(&frame.pgno, |(pgno, _)| *pgno);
+                    if let Some((_, page)) = at.ok().and_then(|at| pages.get(at)) {
+                        return Ok(Arc::clone(page));
+                    }
+                    if is_own {
+                        return Err(Error::bug("a page is lost"));
+                    }
+                }
+                Err(error) if is_own || error.kind() != Kind::Corrupt => return Err(error),
+                Err(_) => {}
+            }
         }
-        let pages = flight.wait(cancelled)?;
-        let at = pages.binary_search_by_key(&frame.pgno, |(pgno, _)| *pgno);
-        at.ok()
-            .and_then(|at| pages.get(at))
-            .map(|(_, page)| Arc::clone(page))
-            .ok_or_else(|| Error::bug("a page is lost"))
     }
 
     pub fn ahead_of(&self, pages: usize) {
@@ -227,14 +238,15 @@ impl Source {
         Ok(keep(object, pages, wanted))
     }
 
-    /// The bytes of the object from the first frame to the last one, and their pages.
+    /// The bytes of the object from the first frame to the last one, and their pages. One that is damaged fails all: its
+    /// neighbours may be damaged in a way that does not show (R7).
     pub fn fetch_run(&self, run: &[Frame]) -> Result<(Vec<u8>, Numbered)> {
         let (Some(first), Some(last)) = (run.first(), run.last()) else { return Err(Error::bug("an empty run")) };
         let object = &first.object;
+        let range = first.offset..last.end();
         // Damage on the way is not damage in the store: it is looked at once more.
         let mut again = true;
         loop {
-            let range = first.offset..last.end();
             let bytes = self.replica.store().get_range(&object.info.key, range.clone(), Some(&object.etag))?;
             let pages = run.iter().map(|frame| {
                 let bytes = bytes_of(frame, &bytes, range.start);
@@ -304,19 +316,26 @@ struct Flying {
 }
 
 impl Flying {
-    fn fly(self) {
+    fn fly(mut self) {
         let outcome = crate::panic::guard(|| self.source.fetch(&self.run, self.wanted)).and_then(|outcome| outcome);
-        self.flight.land(outcome.with_context(|| self.source.url.clone()));
+        self.land(outcome.with_context(|| self.source.url.clone()));
+    }
+
+    /// Who finds a page missing in what has landed must find no such flight any more.
+    fn land(&mut self, outcome: Result<Pages>) {
+        let mut flights = shared().flights.lock();
+        for frame in self.run.drain(..) {
+            flights.remove(&(frame.object.id, frame.pgno));
+        }
+        drop(flights);
+        self.flight.land(outcome);
     }
 }
 
 impl Drop for Flying {
     fn drop(&mut self) {
-        let mut flights = shared().flights.lock();
-        for frame in &self.run {
-            flights.remove(&(frame.object.id, frame.pgno));
+        if !self.run.is_empty() {
+            self.land(Err(Error::new(Kind::Busy, "no thread could be started to read")));
         }
-        drop(flights);
-        self.flight.land(Err(Error::new(Kind::Busy, "no thread could be started to read")));
     }
 }

@@ -1,6 +1,7 @@
 //! Replicas of real databases, in memory, read by the reader alone.
 
 mod following;
+mod hydrating;
 mod keeping;
 mod reading;
 
@@ -112,6 +113,10 @@ impl Written {
         self.states[min as usize - 1..=max as usize].windows(2).any(|pair| page(&pair[0]) != page(&pair[1]))
     }
 
+    fn store_bytes(&self) -> u64 {
+        self.store.counters().bytes_in
+    }
+
     fn delete(&self, level: u8, min: u64, max: u64) {
         self.store.delete(&key(level, min, max)).unwrap();
     }
@@ -175,7 +180,10 @@ fn workload(written: &mut Written, txids: u64) {
             2 => "DELETE FROM t WHERE a % 3 = 0;".to_owned(),
             3 => "INSERT INTO t(b) VALUES (zeroblob(20000));".to_owned(),
             4 => "VACUUM;".to_owned(),
-            5 => format!("CREATE TABLE u{n}(x); INSERT INTO u{n} SELECT b FROM t; CREATE INDEX i{n} ON u{n}(x);"),
+            5 => {
+                let u = written.txid();
+                format!("CREATE TABLE u{u}(x); INSERT INTO u{u} SELECT b FROM t; CREATE INDEX i{u} ON u{u}(x);")
+            }
             _ => "DELETE FROM t WHERE a > (SELECT avg(a) FROM t);".to_owned(),
         });
     }
