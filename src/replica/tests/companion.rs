@@ -115,6 +115,45 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
+
+    /// Bytes that are wrong under checksums that are right: an error, or entries that obey the rules.
+    #[test]
+    fn r6_hostile_fields_under_right_checksums_are_errors_or_obey_the_rules(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        is_head in any::<bool>(),
+    ) {
+        let pages: Vec<_> = (0..1030).map(|n| (n * 3 + 5, 20 + n % 5)).collect();
+        let mut bytes = build(&header(4096, 5000, 7), &pages).unwrap();
+        let sound = Head::parse(&bytes).unwrap();
+        let length = sound.length() as usize;
+        // Behind magic, version and length; or in the last block, which is short.
+        let range = if is_head { 12..length - 8 } else { sound.block_range(1).start as usize..bytes.len() - 8 };
+        for (index, byte) in changes {
+            let at = range.start + index.index(range.len());
+            bytes[at] = byte;
+        }
+        let sum = Checksum::of_parts(&[&bytes[..length - 8]]);
+        bytes[length - 8..length].copy_from_slice(&sum.get().to_be_bytes());
+        let Ok(head) = Head::parse(&bytes) else { return Ok(()) };
+        for number in 0..head.blocks() {
+            let range = head.block_range(number);
+            let mut block = bytes.get(range.start as usize..range.end as usize).unwrap_or_default().to_vec();
+            if let Some((body, sum)) = block.split_last_chunk_mut::<8>() {
+                let salt = [head.file_checksum.get().to_be_bytes().as_slice(), &(number as u32).to_be_bytes()].concat();
+                *sum = Checksum::of_parts(&[&salt, body]).get().to_be_bytes();
+            }
+            for entry in head.parse_block(number, &block).unwrap_or_default() {
+                prop_assert!(entry.offset >= HEADER_SIZE as u64 && entry.len > 0);
+                prop_assert!(entry.offset + u64::from(entry.len) <= head.pages_end);
+                prop_assert!(entry.pgno.get() <= head.commit && entry.pgno != head.page_size.lock_page());
+                prop_assert_eq!(head.block_of(entry.pgno), Some(number));
+            }
+        }
+    }
+}
+
 /// Every byte of a companion is checked.
 #[test]
 fn r6_a_flipped_byte_is_noticed() {
