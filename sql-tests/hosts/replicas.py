@@ -8,7 +8,7 @@ import time
 import urllib.parse
 
 import lib
-from host import cases_of, loaded, program, replicate, run_threads, sync
+from host import cases_of, loaded, program, replicate, run_threads, sync, wait_for
 from lifetimes import bundled
 from tiny_s3 import TinyS3
 
@@ -179,6 +179,32 @@ def what_fails_is_told(scratch):
     rows = db.execute("SELECT path, state, last_error FROM litestream_status").fetchall()
     lib.check(len(rows) == 16 and rows[-1][0].endswith("/label19") and rows[-1][1] == "error", rows)
     lib.check("nothing was replicated here" in rows[-1][2], rows[-1])
+
+
+def a_forked_child_opens_its_own(scratch):
+    """What the parent has open is the parent's: the child is told so, and can neither hang nor disturb it."""
+    url = replica_of(scratch)
+    db = open_replica(url, poll_interval="10ms")
+    lib.check(lib.scalar(db, "SELECT count(*) FROM t") == 100, "rows")
+    for _ in range(10):
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                own = open_replica(url, "own")
+                status = 2 if lib.scalar(own, "SELECT count(*) FROM t") != 100 else 0
+                try:
+                    db.execute("SELECT sum(length(a)) FROM t").fetchall()
+                    status = 3
+                except sqlite3.OperationalError as error:
+                    status = status or ("disk I/O error" not in str(error)) * 4
+                own.close()
+                db.close()
+            finally:
+                os._exit(status)
+        status = wait_for(child, 20)
+        lib.check(status == 0, "the child:", status)
+    lib.check(lib.scalar(db, "SELECT sum(length(a)) FROM t") == 50000, "the parent reads on")
 
 
 STALLED = """
