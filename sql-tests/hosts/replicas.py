@@ -207,6 +207,27 @@ def a_forked_child_opens_its_own(scratch):
     lib.check(lib.scalar(db, "SELECT sum(length(a)) FROM t") == 50000, "the parent reads on")
 
 
+def hydration_is_told(scratch):
+    """By parameter, and by Litestream's variables; a second connection shares the copy."""
+    url = replica_of(scratch, rows=2000)
+
+    def complete(db, path):
+        for _ in range(500):
+            if lib.scalar(db, "PRAGMA litestream_hydration_progress") == "100.0":
+                break
+            time.sleep(0.02)
+        lib.check(lib.scalar(db, "SELECT litestream_hydration_status()") == "complete", "status")
+        lib.check(lib.scalar(db, "SELECT litestream_hydration_progress()") == 100, "progress")
+        lib.check(lib.scalar(db, "PRAGMA litestream_hydration_file") == str(path), "file")
+        lib.check(path.stat().st_size > 1000000, "the file's size")
+        lib.check(lib.scalar(db, "SELECT sum(length(a)) FROM t") == 1000000, "rows")
+
+    complete(open_replica(url, hydrate="1", hydrate_path=scratch / "copy.db"), scratch / "copy.db")
+    os.environ.update(LITESTREAM_REPLICA_URL=replica_of(scratch, "other.db", 2000), LITESTREAM_HYDRATION_ENABLED="true",
+                      LITESTREAM_HYDRATION_PATH=str(scratch / "other-copy.db"))
+    complete(lib.connect("file:other?vfs=litestream", uri=True), scratch / "other-copy.db")
+
+
 STALLED = """
 import threading, time, urllib.parse
 from tiny_s3 import TinyS3

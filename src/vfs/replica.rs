@@ -13,7 +13,7 @@ use crate::time::{SystemClock, Timestamp};
 use std::any::Any;
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -143,9 +143,6 @@ impl Opened {
         };
         let connected = Arc::new(reader::connect(path, &options.url, target, &settings, &|| false)?);
         log::debug!("{path} is opened from {}", shown(&options.url));
-        if options.hydrate.is_some() {
-            log::warn!("{path}: hydration is not there yet; pages are fetched as they are read");
-        }
         Ok(Self {
             path: path.to_owned(),
             pid: std::process::id(),
@@ -225,9 +222,9 @@ impl Opened {
         self.connected()?.wait(txid, timeout, cancelled)
     }
 
-    /// How much of the replica is in the local file, from 0 to 1; `None` if it is not hydrated.
-    pub fn hydration(&self) -> Option<f64> {
-        self.connected.hydration().map(|(part, _)| part)
+    /// How much of the replica is in the local file, from 0 to 1, and that file; `None` if it is not hydrated.
+    pub fn hydration(&self) -> Option<(f64, PathBuf)> {
+        self.connected().ok()?.hydration()
     }
 
     fn answer(&self, name: &str, argument: Option<&str>) -> Result<PragmaAnswer> {
@@ -251,9 +248,9 @@ impl Opened {
             "litestream_txid" => self.position()?.0.to_string(),
             "litestream_lag" => self.lag_seconds().to_string(),
             "litestream_hydration_progress" => {
-                self.hydration().map_or("0".to_owned(), |part| format!("{:.1}", part * 100.0))
+                self.hydration().map_or("0".to_owned(), |(part, _)| format!("{:.1}", part * 100.0))
             }
-            _ => self.connected.hydration().map_or(String::new(), |(_, path)| path.display().to_string()),
+            _ => self.hydration().map_or(String::new(), |(_, path)| path.display().to_string()),
         };
         Ok(PragmaAnswer::Row(Some(text)))
     }
