@@ -1,7 +1,7 @@
 -- What cannot be opened: SQLite gives a code, the reason stands in the log and in litestream_status.
 .open app.db
-SELECT litestream_replicate('file://$DIR/replica') IS NOT NULL;
 CREATE TABLE t(a);
+SELECT litestream_replicate('file://$DIR/replica') IS NOT NULL;
 SELECT litestream_sync() IS NOT NULL;
 .open :memory:
 .log stdout

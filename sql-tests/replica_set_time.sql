@@ -1,14 +1,16 @@
 -- litestream_set_time and PRAGMA litestream_time move an open connection.
 .open app.db
-SELECT litestream_replicate('file://$DIR/replica') IS NOT NULL;
 CREATE TABLE t(a);
 INSERT INTO t VALUES ('one');
+SELECT litestream_replicate('file://$DIR/replica') IS NOT NULL;
 SELECT litestream_sync();
 .shell sleep 0.1
 SELECT writefile('point.txt', strftime('%Y-%m-%dT%H:%M:%fZ', 'now'));
 .shell sleep 0.1
+BEGIN;
 ALTER TABLE t ADD COLUMN b;
 INSERT INTO t VALUES ('two', 2);
+COMMIT;
 SELECT litestream_sync();
 .open file:any?vfs=litestream&replica=file://$DIR/replica
 SELECT * FROM t;
@@ -27,7 +29,6 @@ PRAGMA litestream_txid;
 SELECT * FROM t;
 PRAGMA LITESTREAM_TIME = LATEST;
 SELECT * FROM t;
-PRAGMA litestream_lag;
 PRAGMA litestream_hydration_progress;
 PRAGMA litestream_hydration_file;
 SELECT litestream_hydration_progress(), litestream_hydration_status();

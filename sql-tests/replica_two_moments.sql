@@ -1,13 +1,15 @@
 -- Several moments of one replica are attached at once, and compared.
 .open app.db
-SELECT litestream_replicate('file://$DIR/replica') IS NOT NULL;
 CREATE TABLE price(item TEXT PRIMARY KEY, euro);
 INSERT INTO price VALUES ('bread', 3), ('milk', 1), ('cheese', 8);
+SELECT litestream_replicate('file://$DIR/replica') IS NOT NULL;
 SELECT litestream_sync();
 UPDATE price SET euro = 4 WHERE item = 'bread';
 SELECT litestream_sync();
+BEGIN;
 DELETE FROM price WHERE item = 'cheese';
 INSERT INTO price VALUES ('butter', 3);
+COMMIT;
 SELECT litestream_sync();
 .open file:prices?vfs=litestream&replica=file://$DIR/replica
 ATTACH 'file:prices?vfs=litestream&replica=file://$DIR/replica&at=0000000000000001' AS first;

@@ -27,9 +27,12 @@ SELECT litestream_sync();
 SELECT litestream_replicate('file://$DIR/other');
 .vfsname
 SELECT * FROM t;
--- A copy can be had.
+-- Copies can be had.
 VACUUM INTO 'file:$DIR/copy.db?vfs=unix';
+.backup backup.db
 .open copy.db
 SELECT * FROM t;
--- Nothing was made but the copy.
+.open backup.db
+SELECT * FROM t;
+-- Nothing was made but the copies.
 .shell ls

@@ -13,6 +13,7 @@
 //! | `vfs` | glue: which databases are open in the process, which are replicated, what their taps tell whom; which replica a URI names |
 //! | `sqlite` | the only unsafe code: entry points, the host's API table, the shim VFS, taps on open files, our own file handles, the VFS of replicas. Knows nothing of replication |
 //! | `writer` | the primary: capture, batch, spool, ship; its threads. Knows the database only as `writer::Files` |
+//! | `reader` | the replica: states of it, read page by page from the store, and followed |
 //! | `replica` | what a replica is: keys, listing, the restore plan, two histories; applying a plan; restore |
 //! | `store` | the trait `Store` and what is behind it: `memory`, `file`, `s3`, `http`, faults for tests |
 //! | `wal` | the WAL and the wal-index: pure, bytes in, values out |

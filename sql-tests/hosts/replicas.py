@@ -8,18 +8,18 @@ import time
 import urllib.parse
 
 import lib
-from host import cases_of, loaded, program, replicate, run_threads, sync
+from host import cases_of, loaded, program, replicate, run_threads, sync, wait_for
 from lifetimes import bundled
 from tiny_s3 import TinyS3
 
 
 def replica_of(scratch, name="app.db", rows=100):
-    """A replica of a table `t` of so many rows; its URL."""
+    """A replica of a table `t` of so many rows, at TXID 1; its URL."""
     loaded()
     db = lib.connect(scratch / name)
-    replicate(db, scratch, name)
     db.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, a)")
     db.execute("WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) INSERT INTO t SELECT i, randomblob(500) FROM n", (rows,))
+    replicate(db, scratch, name)
     sync(db)
     db.execute("SELECT litestream_stop()").fetchall()
     db.close()
@@ -49,7 +49,7 @@ PRAGMA litestream_lag;
 PRAGMA litestream_time;
 PRAGMA litestream_time = '2000-01-01T00:00:00Z';
 PRAGMA litestream_time = 'latest';
-SELECT litestream_txid(), litestream_lag(), litestream_time() LIKE '20%Z';
+SELECT litestream_txid(), litestream_lag() BETWEEN 0 AND 60, litestream_time() LIKE '20%Z';
 SELECT litestream_set_time('LATEST');
 PRAGMA litestream_hydration_progress;
 PRAGMA litestream_hydration_file;
@@ -57,8 +57,9 @@ PRAGMA litestream_write_enabled;
 INSERT INTO t(a) VALUES (1);
 """
     found = shell(scratch, script, "sqlite3_litestreamvfs_init", LITESTREAM_REPLICA_URL=url).splitlines()
-    time_shown, refused, readonly = found.pop(3), found.pop(3), found.pop()
-    lib.check(found == ["100", "0000000000000001", "0", "0000000000000001|0|1", "", "0", "", "0"], found)
+    lag, time_shown, refused, readonly = found.pop(2), found.pop(2), found.pop(2), found.pop()
+    lib.check(found == ["100", "0000000000000001", "0000000000000001|1|1", "", "0", "", "0"], found)
+    lib.check(0 <= int(lag) <= 60, lag)
     lib.check(time_shown.startswith("20") and time_shown.endswith("Z"), time_shown)
     lib.check("no state before 2000" in refused, refused)
     lib.check("attempt to write a readonly database" in readonly, readonly)
@@ -179,6 +180,53 @@ def what_fails_is_told(scratch):
     rows = db.execute("SELECT path, state, last_error FROM litestream_status").fetchall()
     lib.check(len(rows) == 16 and rows[-1][0].endswith("/label19") and rows[-1][1] == "error", rows)
     lib.check("nothing was replicated here" in rows[-1][2], rows[-1])
+
+
+def a_forked_child_opens_its_own(scratch):
+    """What the parent has open is the parent's: the child is told so, and can neither hang nor disturb it."""
+    url = replica_of(scratch)
+    db = open_replica(url, poll_interval="10ms")
+    lib.check(lib.scalar(db, "SELECT count(*) FROM t") == 100, "rows")
+    for _ in range(10):
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                own = open_replica(url, "own")
+                status = 2 if lib.scalar(own, "SELECT count(*) FROM t") != 100 else 0
+                try:
+                    db.execute("SELECT sum(length(a)) FROM t").fetchall()
+                    status = 3
+                except sqlite3.OperationalError as error:
+                    status = status or ("disk I/O error" not in str(error)) * 4
+                own.close()
+                db.close()
+            finally:
+                os._exit(status)
+        status = wait_for(child, 20)
+        lib.check(status == 0, "the child:", status)
+    lib.check(lib.scalar(db, "SELECT sum(length(a)) FROM t") == 50000, "the parent reads on")
+
+
+def hydration_is_told(scratch):
+    """By parameter, and by Litestream's variables; a second connection shares the copy."""
+    url = replica_of(scratch, rows=2000)
+
+    def complete(db, path):
+        for _ in range(500):
+            if lib.scalar(db, "PRAGMA litestream_hydration_progress") == "100.0":
+                break
+            time.sleep(0.02)
+        lib.check(lib.scalar(db, "SELECT litestream_hydration_status()") == "complete", "status")
+        lib.check(lib.scalar(db, "SELECT litestream_hydration_progress()") == 100, "progress")
+        lib.check(lib.scalar(db, "PRAGMA litestream_hydration_file") == str(path), "file")
+        lib.check(path.stat().st_size > 1000000, "the file's size")
+        lib.check(lib.scalar(db, "SELECT sum(length(a)) FROM t") == 1000000, "rows")
+
+    complete(open_replica(url, hydrate="1", hydrate_path=scratch / "copy.db"), scratch / "copy.db")
+    os.environ.update(LITESTREAM_REPLICA_URL=replica_of(scratch, "other.db", 2000), LITESTREAM_HYDRATION_ENABLED="true",
+                      LITESTREAM_HYDRATION_PATH=str(scratch / "other-copy.db"))
+    complete(lib.connect("file:other?vfs=litestream", uri=True), scratch / "other-copy.db")
 
 
 STALLED = """

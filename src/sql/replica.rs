@@ -19,7 +19,7 @@ pub(super) fn set_time(connection: Connection, arguments: &[Value]) -> Result<Va
 /// `litestream_hydration_progress()`: percent; NULL where there is no replica.
 pub(super) fn hydration_progress(connection: Connection, _: &[Value]) -> Result<Value> {
     let replica = replica::of(connection);
-    Ok(replica.map_or(Value::Null, |replica| Value::Real(replica.hydration().unwrap_or(0.0) * 100.0)))
+    Ok(replica.map_or(Value::Null, |replica| Value::Real(replica.hydration().map_or(0.0, |(part, _)| part * 100.0))))
 }
 
 /// `litestream_hydration_status()`: 'off', 'hydrating', 'complete'; NULL where there is no replica.
@@ -27,7 +27,7 @@ pub(super) fn hydration_status(connection: Connection, _: &[Value]) -> Result<Va
     let Some(replica) = replica::of(connection) else { return Ok(Value::Null) };
     let status = match replica.hydration() {
         None => "off",
-        Some(part) if part < 1.0 => "hydrating",
+        Some((part, _)) if part < 1.0 => "hydrating",
         Some(_) => "complete",
     };
     Ok(Value::Text(status.to_owned()))

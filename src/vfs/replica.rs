@@ -13,7 +13,7 @@ use crate::time::{SystemClock, Timestamp};
 use std::any::Any;
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -121,7 +121,9 @@ fn shown(url: &str) -> String {
 /// One open replica.
 pub struct Opened {
     path: String,
-    connected: Connected,
+    /// The process that opened it. A forked child has none of its threads, and copies of its locks.
+    pid: u32,
+    connected: Arc<Connected>,
     /// A transaction holds its state (R10).
     reading: AtomicBool,
     /// So does the whole connection.
@@ -139,9 +141,23 @@ impl Opened {
             cache_dir_size: options.cache_dir_size,
             hydrate: options.hydrate.clone(),
         };
-        let connected = reader::connect(path, &options.url, target, &settings, &|| false)?;
+        let connected = Arc::new(reader::connect(path, &options.url, target, &settings, &|| false)?);
         log::debug!("{path} is opened from {}", shown(&options.url));
-        Ok(Self { path: path.to_owned(), connected, reading: AtomicBool::new(false), held: AtomicBool::new(false) })
+        Ok(Self {
+            path: path.to_owned(),
+            pid: std::process::id(),
+            connected,
+            reading: AtomicBool::new(false),
+            held: AtomicBool::new(false),
+        })
+    }
+
+    /// The connection to the replica, unless this is a forked child.
+    fn connected(&self) -> Result<&Connected> {
+        if self.pid == std::process::id() {
+            return Ok(&self.connected);
+        }
+        Err(Error::invalid(format!("{} was opened before the process forked: open it again in the child", self.path)))
     }
 
     /// Moves to another moment, from the next transaction on. `keeps_reading`: a transaction that is open now is that of
@@ -152,7 +168,7 @@ impl Opened {
     pub fn travel(&self, when: &str, keeps_reading: bool) -> Result<()> {
         let target = parse_when(when, &SystemClock)?;
         self.refuse_inside_a_transaction(keeps_reading)?;
-        self.connected.travel(target)
+        self.connected()?.travel(target)
     }
 
     fn refuse_inside_a_transaction(&self, keeps_reading: bool) -> Result<()> {
@@ -176,12 +192,15 @@ impl Opened {
     /// # Errors
     /// Those of the reader.
     pub fn position(&self) -> Result<(Txid, Timestamp)> {
-        self.connected.position()
+        self.connected()?.position()
     }
 
     /// Seconds since what is seen was last proven current; -1 before, and for a moment of the past (R12).
     pub fn lag_seconds(&self) -> i64 {
-        self.connected.lag().map_or(-1, |lag| i64::try_from(lag.as_secs()).unwrap_or(i64::MAX))
+        self.connected()
+            .ok()
+            .and_then(Connected::lag)
+            .map_or(-1, |lag| i64::try_from(lag.as_secs()).unwrap_or(i64::MAX))
     }
 
     /// Waits until a TXID is visible to the next transaction; the one that is then. `keeps_reading` as above.
@@ -200,12 +219,12 @@ impl Opened {
             return Ok(seen);
         }
         self.refuse_inside_a_transaction(keeps_reading)?;
-        self.connected.wait(txid, timeout, cancelled)
+        self.connected()?.wait(txid, timeout, cancelled)
     }
 
-    /// How much of the replica is in the local file, from 0 to 1; `None` if it is not hydrated.
-    pub fn hydration(&self) -> Option<f64> {
-        self.connected.hydration().map(|(part, _)| part)
+    /// How much of the replica is in the local file, from 0 to 1, and that file; `None` if it is not hydrated.
+    pub fn hydration(&self) -> Option<(f64, PathBuf)> {
+        self.connected().ok()?.hydration()
     }
 
     fn answer(&self, name: &str, argument: Option<&str>) -> Result<PragmaAnswer> {
@@ -229,9 +248,9 @@ impl Opened {
             "litestream_txid" => self.position()?.0.to_string(),
             "litestream_lag" => self.lag_seconds().to_string(),
             "litestream_hydration_progress" => {
-                self.hydration().map_or("0".to_owned(), |part| format!("{:.1}", part * 100.0))
+                self.hydration().map_or("0".to_owned(), |(part, _)| format!("{:.1}", part * 100.0))
             }
-            _ => self.connected.hydration().map_or(String::new(), |(_, path)| path.display().to_string()),
+            _ => self.hydration().map_or(String::new(), |(_, path)| path.display().to_string()),
         };
         Ok(PragmaAnswer::Row(Some(text)))
     }
@@ -243,14 +262,16 @@ const READ_ONLY_PRAGMAS: [&str; 4] =
 
 impl ReplicaFile for Opened {
     fn begin(&self) -> Result<()> {
-        self.connected.begin().inspect_err(|error| self.tell(error))?;
+        self.connected().and_then(Connected::begin).inspect_err(|error| self.tell(error))?;
         self.reading.store(true, Ordering::Release);
         Ok(())
     }
 
     fn end(&self) {
         self.reading.store(false, Ordering::Release);
-        self.connected.end();
+        if let Ok(connected) = self.connected() {
+            connected.end();
+        }
     }
 
     fn hold(&self) -> Result<()> {
@@ -259,11 +280,12 @@ impl ReplicaFile for Opened {
     }
 
     fn size(&self) -> u64 {
-        self.connected.size()
+        self.connected().map_or(0, Connected::size)
     }
 
     fn read(&self, offset: u64, into: &mut [u8], cancelled: &dyn Fn() -> bool) -> Result<bool> {
-        self.connected.read(offset, into, cancelled).inspect_err(|error| self.tell(error))
+        let read = self.connected().and_then(|connected| connected.read(offset, into, cancelled));
+        read.inspect_err(|error| self.tell(error))
     }
 
     fn pragma(&self, name: &str, argument: Option<&str>) -> PragmaAnswer {
@@ -279,6 +301,15 @@ impl Opened {
     fn tell(&self, error: &Error) {
         if error.kind() != Kind::Interrupted {
             log::warn!("{}: {error}", self.path);
+        }
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        if self.connected().is_err() {
+            // To disconnect would take locks that nobody in a forked child gives back.
+            std::mem::forget(Arc::clone(&self.connected));
         }
     }
 }

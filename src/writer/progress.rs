@@ -174,7 +174,12 @@ impl Primary {
                 return Err(error.clone());
             }
             if self.now() >= deadline {
-                return Err(self.sync_timeout(&progress, timeout).context(format!("TXID {txid}")));
+                let durable = progress.durable.map_or_else(|| "none".to_owned(), |(txid, _)| txid.to_string());
+                let (url, state) = (self.url(), progress.state.name());
+                let text = format!(
+                    "TXID {txid} is not in {url} after {timeout:?}: the last one there is {durable} (state {state})"
+                );
+                return Err(Error::new(Kind::Timeout, text));
             }
             if MutexGuard::unlocked(&mut progress, cancelled) {
                 return Err(Error::new(Kind::Interrupted, "interrupted"));
