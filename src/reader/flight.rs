@@ -161,5 +161,8 @@ impl Flight {
 /// As in a new process.
 #[cfg(test)]
 pub(super) fn forget_pages() {
+    while !shared().flights.lock().is_empty() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
     shared().cache.clear();
 }
