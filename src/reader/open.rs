@@ -14,8 +14,8 @@ use crate::error::{Error, Kind, Result};
 use crate::ltx::{HEADER_SIZE, Header, IndexEntry, Pgno, TAIL_SIZE, Tail, decode_frame, parse_index};
 use crate::replica::companion::{self, Head};
 use crate::replica::{Excluded, FileInfo, Listing, Replica, Target};
-use crate::store::ETag;
-use std::collections::HashSet;
+use crate::store::{ETag, Entry, Store};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// An object up to this size is fetched whole.
@@ -24,8 +24,12 @@ const WHOLE_BYTES: u64 = 256 << 10;
 const END_BYTES: u64 = 64 << 10;
 /// The start of a larger one: the header, and page 1 if it is there.
 const START_BYTES: u64 = 16 << 10;
-/// The start of a companion.
+/// A companion up to this size comes whole, in pieces that come at a time: every page is then one request away. It is
+/// that of about 75,000 pages.
+const COMPANION_WHOLE_BYTES: u64 = 1536 << 10;
+/// The start of a larger one, so that opening does not cost more the larger a database is; and a piece of a smaller one.
 const COMPANION_BYTES: u64 = 128 << 10;
+const COMPANION_PIECE_BYTES: u64 = 384 << 10;
 /// Plans for one state at most: files move and vanish, and damaged ones are done without.
 const PLANS_MAX: usize = 16;
 
@@ -117,13 +121,13 @@ impl Source {
     fn load(
         self: &Arc<Self>,
         files: &[FileInfo],
-        companions: &HashSet<String>,
+        companions: &Companions,
         cancelled: &dyn Fn() -> bool,
     ) -> std::result::Result<State, (Option<String>, Error)> {
         let loads = files.iter().map(|file| {
             let (source, file) = (Arc::clone(self), file.clone());
-            let companion = Some(companion::key(file.level, file.txids)).filter(|key| companions.contains(key));
-            move || source.load_one(file, companion.as_deref())
+            let companion = companions.get(&companion::key(file.level, file.txids)).cloned();
+            move || source.load_one(file, companion.as_ref())
         });
         let loaded = if self.is_local {
             loads.map(|load| load()).collect()
@@ -164,7 +168,7 @@ impl Source {
         Ok(State::new(newest, None, layers))
     }
 
-    fn load_one(&self, info: FileInfo, companion: Option<&str>) -> Result<(Arc<Object>, Loaded)> {
+    fn load_one(&self, info: FileInfo, companion: Option<&Entry>) -> Result<(Arc<Object>, Loaded)> {
         let store = self.replica.store();
         let etag = match info.etag.clone() {
             Some(etag) => etag,
@@ -180,8 +184,8 @@ impl Source {
             return Ok((object, Loaded::Read(segment)));
         }
         let start_range = 0..START_BYTES.min(info.size);
-        if let Some(key) = companion
-            && let Some(loaded) = self.by_companion(&info, &etag, key, start_range.clone())?
+        if let Some(companion) = companion
+            && let Some(loaded) = self.by_companion(&info, &etag, companion, start_range.clone())?
         {
             return Ok(loaded);
         }
@@ -214,7 +218,7 @@ impl Source {
         &self,
         info: &FileInfo,
         etag: &ETag,
-        key: &str,
+        entry: &Entry,
         start_range: std::ops::Range<u64>,
     ) -> Result<Option<(Arc<Object>, Loaded)>> {
         let store = self.replica.store();
@@ -223,15 +227,16 @@ impl Source {
                 crate::thread::prepare();
                 store.get_range(&info.key, start_range, Some(etag))
             });
-            let companion = store.get_range(key, 0..COMPANION_BYTES, None);
+            let companion = start_of(store.as_ref(), entry);
             (join(start), companion)
         });
         let start = start?;
         let header = header_of(info, &start)?;
+        let key = &entry.key;
         let head = companion.and_then(|mut bytes| {
             let length = Head::length_of(&bytes)?;
             if length > bytes.len() as u64 {
-                bytes = store.get_range(key, 0..length, None)?;
+                bytes = store.get_range(key, 0..length, entry.etag.as_ref())?;
             }
             Ok((Head::parse(&bytes)?, bytes))
         });
@@ -240,14 +245,14 @@ impl Source {
             Ok((head, bytes)) if head.describes(&pinned) => (head, bytes),
             Ok(_) => return Ok(None),
             // It is only a help: without it the LTX index is read.
-            Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::NotFound) => {
+            Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::NotFound | Kind::Conflict) => {
                 log::warn!("{}: {key}: {error}", self.url);
                 return Ok(None);
             }
             Err(error) => return Err(error),
         };
         let object = self.object(info.clone(), etag.clone(), header);
-        let Ok(index) = LazyIndex::new(Arc::clone(&object), head, key.to_owned(), None, &bytes) else {
+        let Ok(index) = LazyIndex::new(Arc::clone(&object), head, entry, &bytes) else {
             return Ok(None);
         };
         let index = Arc::new(index);
@@ -305,7 +310,10 @@ pub(super) fn tail_of(end: &[u8], size: u64) -> Result<Tail> {
     Tail::parse(tail.ok_or_else(|| Error::corrupt("LTX file: it ends before its trailer"))?, size)
 }
 
-fn companions(replica: &Replica) -> std::thread::JoinHandle<Result<HashSet<String>>> {
+/// The companions that are there, by key.
+type Companions = HashMap<String, Entry>;
+
+fn companions(replica: &Replica) -> std::thread::JoinHandle<Result<Companions>> {
     let replica = replica.clone();
     std::thread::spawn(move || {
         crate::thread::prepare();
@@ -313,8 +321,27 @@ fn companions(replica: &Replica) -> std::thread::JoinHandle<Result<HashSet<Strin
     })
 }
 
-fn listed_companions(replica: &Replica) -> Result<HashSet<String>> {
-    Ok(replica.store().list(companion::PREFIX)?.into_iter().map(|entry| entry.key).collect())
+fn listed_companions(replica: &Replica) -> Result<Companions> {
+    Ok(replica.store().list(companion::PREFIX)?.into_iter().map(|entry| (entry.key.clone(), entry)).collect())
+}
+
+/// The start of a companion, or all of it.
+fn start_of(store: &dyn Store, entry: &Entry) -> Result<Vec<u8>> {
+    let end = if entry.size <= COMPANION_WHOLE_BYTES { entry.size } else { COMPANION_BYTES };
+    let pieces = (0..end).step_by(COMPANION_PIECE_BYTES as usize);
+    std::thread::scope(|scope| {
+        let pieces: Vec<_> = pieces
+            .map(|from| {
+                let range = from..end.min(from + COMPANION_PIECE_BYTES);
+                scope.spawn(move || {
+                    crate::thread::prepare();
+                    store.get_range(&entry.key, range, entry.etag.as_ref())
+                })
+            })
+            .collect();
+        let pieces = pieces.into_iter().map(join).collect::<Result<Vec<_>>>()?;
+        Ok(pieces.concat())
+    })
 }
 
 trait Join<T> {
