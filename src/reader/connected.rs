@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How a replica is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +51,33 @@ impl Default for Settings {
 struct Process {
     sources: Mutex<BTreeMap<String, Weak<Source>>>,
     connected: Mutex<BTreeMap<u64, Weak<Inner>>>,
+    /// Those that nobody reads any more, since when.
+    idle: Mutex<Vec<(Instant, Arc<Source>)>>,
     next: AtomicU64,
+}
+
+/// For so long a replica that nobody reads is remembered, so that who opens and closes all the time asks for news only.
+/// Nothing is asked meanwhile.
+const REMEMBERED: Duration = Duration::from_secs(60);
+/// How many.
+const REMEMBERED_MAX: usize = 64;
+
+impl Process {
+    /// Whether it was made by this process, under its URL.
+    fn has(&self, source: &Arc<Source>) -> bool {
+        self.sources.lock().get(&source.identity).is_some_and(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(source)))
+    }
+
+    fn forget_old(&self) {
+        let mut old = Vec::new();
+        let mut idle = self.idle.lock();
+        while idle.len() > REMEMBERED_MAX || idle.first().is_some_and(|(since, _)| since.elapsed() >= REMEMBERED) {
+            old.push(idle.remove(0));
+        }
+        drop(idle);
+        // Here they end.
+        drop(old);
+    }
 }
 
 static PROCESS: PerProcess<Process> = PerProcess::new();
@@ -147,6 +173,7 @@ fn source(process: &Process, url: &str) -> Result<Arc<Source>> {
     if let Some(source) = sources.get(url).and_then(Weak::upgrade)
         && source.follow.lock().restarted.is_none()
     {
+        process.idle.lock().retain(|(_, idle)| !Arc::ptr_eq(idle, &source));
         return Ok(source);
     }
     let source = Arc::new(Source::new(Replica::new(store::open(url)?), url));
@@ -386,6 +413,14 @@ impl Drop for Inner {
         if self.view.lock().follows {
             self.source.stop_following();
         }
-        PROCESS.get().connected.lock().remove(&self.number);
+        let process = PROCESS.get();
+        process.connected.lock().remove(&self.number);
+        // A copy is given back at once, for another process. A forked child has nothing to remember.
+        let is_last = Arc::strong_count(&self.source) == 1 && self.source.hydration.read().is_none();
+        if is_last && process.has(&self.source) {
+            process.idle.lock().push((Instant::now(), Arc::clone(&self.source)));
+            let _ = shared().polls.run_at(Instant::now() + REMEMBERED, || PROCESS.get().forget_old());
+        }
+        process.forget_old();
     }
 }

@@ -65,13 +65,14 @@ impl Source {
         if let Some(error) = self.follow.lock().restarted.clone() {
             return Err(error);
         }
-        let is_stale = self.follow.lock().proven.is_none_or(|proven| proven.elapsed() > interval.max(PAUSE));
+        let is_stale = self.follow.lock().proven.is_none_or(|proven| proven.elapsed() > interval);
         let has_state = self.current.read().is_some();
         if !has_state {
+            let asked = Instant::now();
             let (state, _) = self.state_at(Target::Latest, cancelled)?;
             let mut follow = self.follow.lock();
-            follow.proven = Some(Instant::now());
-            follow.listed = Some(Instant::now());
+            follow.proven = Some(asked);
+            follow.listed = Some(asked);
             follow.listing_after = FIRST_LISTING;
             drop(follow);
             self.current.write().get_or_insert_with(|| Arc::new(state));

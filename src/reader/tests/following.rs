@@ -180,3 +180,26 @@ fn r12_lag_counts_from_the_last_proof() {
     source.poll().unwrap();
     assert!(connected.lag().unwrap() < Duration::from_secs(10));
 }
+
+/// Who opens and closes all the time lists once (R9, R16).
+#[test]
+fn a_replica_that_was_just_read_is_remembered() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut written = Written::new(1024);
+    workload(&mut written, 3);
+    for n in 1..=3 {
+        let (bytes, _) = written.store.get(&key(0, n, n), 1 << 30).unwrap().unwrap();
+        let path = directory.path().join(key(0, n, n));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+    let url = format!("file://{}", directory.path().display());
+    let settings = super::Settings { poll_interval: Duration::from_secs(3600), ..super::Settings::default() };
+    let mut lists = None;
+    for _ in 0..5 {
+        let connected = crate::reader::connect("a.db", &url, Target::Latest, &settings, &|| false).unwrap();
+        written.assert_sees(&connected, 3);
+        let now = connected.status().counters.list;
+        assert_eq!(*lists.get_or_insert(now), now);
+    }
+}
