@@ -1,8 +1,8 @@
 //! Following the primary (R9): the next TXID's object is asked for by its name, and nothing is listed as long as that
 //! works. One follower per replica and process, none without readers.
 //!
-//! A file that joins makes the next state (R2): by the rolling checksums of its metadata where both sides have them,
-//! else by timestamps that do not decrease. A listing is asked for after a pause, after a minute without news, and then
+//! A file that joins makes the next state (R2): by the rolling checksums of its metadata where both sides have them, by
+//! the place in the WAL, else because what it follows is still there; and timestamps do not decrease. A listing is asked for after a pause, after a minute without news, and then
 //! at intervals that double: it finds what only compacted files hold, and a replica that was begun again.
 
 use super::flight::{run, shared};
@@ -10,7 +10,7 @@ use super::open::{rolling, tail_of};
 use super::source::Source;
 use super::state::State;
 use crate::error::{Error, Kind, Result};
-use crate::ltx::{Level, Txid, TxidRange, decode_frame};
+use crate::ltx::{Header, Level, Txid, TxidRange};
 use crate::replica::{FileInfo, Listing, Target};
 use crate::store::Ending;
 use std::collections::HashMap;
@@ -214,17 +214,29 @@ impl Source {
         };
         let named = |error: Error| error.context(format!("{}: {}", self.url, info.key));
         let sums = rolling(&found.metadata.pairs);
-        if let (Some(after), Some(before)) = (state.after, sums.before)
-            && after != before
-        {
+        let joins_by_sum = state.after.zip(sums.before).map(|(after, before)| after == before);
+        if joins_by_sum == Some(false) {
             return Err(self.restarted(format!("{} does not go on from TXID {}", info.key, state.txid)));
         }
         let is_whole = bytes.len() as u64 == found.size;
-        let (object, segment, entries) = if is_whole {
+        let (object, segment, pages) = if is_whole {
             self.whole(info.clone(), found.etag.clone(), &bytes).map_err(named)?
         } else {
-            self.by_end(&info, found.etag.clone(), &bytes).map_err(named)?
+            let (object, segment) = self.by_end(&info, found.etag.clone(), &bytes).map_err(named)?;
+            (object, segment, Vec::new())
         };
+        // R2: where nothing in the object tells that it joins, what it must join to is asked for. The object was read
+        // before that, so in a prefix that was begun again ours is gone by now, or another one.
+        if joins_by_sum.is_none() && !goes_on_in_the_wal(&state.newest.header, &object.header) {
+            match self.replica.store().head(&state.newest.info.key)? {
+                Some(there) if there.etag == state.newest.etag => {}
+                Some(_) => {
+                    return Err(self.restarted(format!("{} is another object than before", state.newest.info.key)));
+                }
+                // It moved up a level, perhaps: other files lead to where this one does.
+                None => return self.anew(state),
+            }
+        }
         if object.header.timestamp < state.timestamp && sums.before.is_none() {
             return Err(self.restarted(format!(
                 "{} is of {}, older than TXID {} of {}",
@@ -234,16 +246,21 @@ impl Source {
         if object.header.page_size != state.page_size {
             return Err(self.restarted(format!("{} has another page size", info.key)));
         }
-        if is_whole {
-            // They were fetched already: what is read often changes often.
-            for entry in &entries {
-                let mut page = vec![0; state.page_size.bytes()];
-                let frame = bytes.get(entry.offset as usize..entry.offset as usize + entry.len as usize);
-                decode_frame(frame.unwrap_or_default(), entry.pgno, &mut page).map_err(named)?;
-                shared().cache.put((object.id, entry.pgno), page.into(), false);
-            }
+        // They were fetched already: what is read often changes often.
+        for (pgno, page) in pages {
+            shared().cache.put((object.id, pgno), page, false);
         }
         Ok(Arc::new(state.with(object, sums.after, segment)))
+    }
+
+    /// The newest state from a plan of its own, which must be of the same replica as a state of before.
+    fn anew(self: &Arc<Self>, state: &State) -> Result<Arc<State>> {
+        let (next, listing) = self.state_at(Target::Latest, &|| false)?;
+        self.is_the_same(state, &listing)?;
+        if next.txid < state.txid || next.timestamp < state.timestamp {
+            return Err(self.restarted(format!("the newest state is TXID {} of {}", next.txid, next.timestamp)));
+        }
+        Ok(Arc::new(next))
     }
 
     /// Looks at what there is: whether this is still the replica that it was, and whether it went on by other files.
@@ -264,10 +281,7 @@ impl Source {
             return Ok(Arc::clone(state));
         }
         // What comes next is in compacted files only.
-        let next = Arc::new(self.state_at(Target::Latest, &|| false)?.0);
-        if next.txid < state.txid || next.timestamp < state.timestamp {
-            return Err(self.restarted(format!("the newest state is TXID {} of {}", next.txid, next.timestamp)));
-        }
+        let next = self.anew(state)?;
         self.follow.lock().proven = Some(asked);
         Ok(self.becomes(next))
     }
@@ -347,7 +361,7 @@ impl Source {
         info: &FileInfo,
         etag: crate::store::ETag,
         bytes: &[u8],
-    ) -> Result<(Arc<super::object::Object>, super::index::Segment, Vec<crate::ltx::IndexEntry>)> {
+    ) -> Result<(Arc<super::object::Object>, super::index::Segment)> {
         let store = self.replica.store();
         let start = store.get_range(&info.key, 0..crate::ltx::HEADER_SIZE as u64, Some(&etag))?;
         let header = super::open::header_of(info, &start)?;
@@ -365,6 +379,15 @@ impl Source {
         let entries = crate::ltx::parse_index(index, &header, tail.pages_end(info.size))?;
         let object = self.object(info.clone(), etag, header);
         let segment = super::index::Segment::of(&object, &entries)?;
-        Ok((object, segment, entries))
+        Ok((object, segment))
     }
+}
+
+/// Whether a file holds what the WAL has behind another file.
+fn goes_on_in_the_wal(before: &Header, after: &Header) -> bool {
+    let (before, after) = (before.wal, after.wal);
+    let is_known = before.size != 0 && (before.salt1, before.salt2) != (0, 0);
+    is_known
+        && (before.salt1, before.salt2) == (after.salt1, after.salt2)
+        && before.offset.checked_add(before.size) == Some(after.offset)
 }

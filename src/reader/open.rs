@@ -4,6 +4,7 @@
 //! one the companion's head (R6) or, without a companion, the end, with the LTX index. Page 1, which every reader needs
 //! first, is the first page of whatever object has it, so the first bytes of large objects come in the same wave.
 
+use super::cache::Page;
 use super::flight::{run, run_all, shared};
 use super::index::Segment;
 use super::lazy::LazyIndex;
@@ -11,7 +12,7 @@ use super::object::{Object, ObjectId, Rolling};
 use super::source::Source;
 use super::state::{Layer, Place, State};
 use crate::error::{Error, Kind, Result};
-use crate::ltx::{HEADER_SIZE, Header, IndexEntry, Pgno, TAIL_SIZE, Tail, decode_frame, parse_index};
+use crate::ltx::{Decoder, HEADER_SIZE, Header, IndexEntry, Pgno, TAIL_SIZE, Tail, decode_frame, parse_index};
 use crate::replica::companion::{self, Head};
 use crate::replica::{Excluded, FileInfo, Listing, Replica, Target};
 use crate::store::{ETag, Entry, Store};
@@ -32,6 +33,9 @@ const COMPANION_BYTES: u64 = 128 << 10;
 const COMPANION_PIECE_BYTES: u64 = 384 << 10;
 /// Plans for one state at most: files move and vanish, and damaged ones are done without.
 const PLANS_MAX: usize = 16;
+
+/// An object, where its pages are, and the pages.
+type Whole = (Arc<Object>, Segment, Vec<(Pgno, Page)>);
 
 /// What was read of an object.
 enum Loaded {
@@ -178,9 +182,18 @@ impl Source {
             },
         };
         if info.size <= WHOLE_BYTES {
-            let bytes = store.get_range(&info.key, 0..info.size, Some(&etag))?;
-            let (object, segment, entries) = self.whole(info, etag, &bytes)?;
-            self.keep_first_page(&object, entries.first(), &[(0, bytes)]);
+            let read = || {
+                let bytes = store.get_range(&info.key, 0..info.size, Some(&etag))?;
+                self.whole(info.clone(), etag.clone(), &bytes)
+            };
+            // Damage on the way is not damage in the store: it is looked at once more.
+            let (object, segment, pages) = match read() {
+                Err(error) if error.kind() == Kind::Corrupt => read()?,
+                read => read?,
+            };
+            if let Some((pgno, page)) = pages.into_iter().next().filter(|(pgno, _)| *pgno == Pgno::FIRST) {
+                shared().cache.put((object.id, pgno), page, false);
+            }
             return Ok((object, Loaded::Read(segment)));
         }
         let start_range = 0..START_BYTES.min(info.size);
@@ -263,16 +276,23 @@ impl Source {
         Ok(Arc::into_inner(index).map(|index| (object, Loaded::Lazy(index))))
     }
 
-    /// An object of which all bytes are here: the whole of it is verified.
-    pub fn whole(&self, info: FileInfo, etag: ETag, bytes: &[u8]) -> Result<(Arc<Object>, Segment, Vec<IndexEntry>)> {
+    /// An object of which all bytes are here, with its pages: the whole of it is verified (R7).
+    pub fn whole(&self, info: FileInfo, etag: ETag, bytes: &[u8]) -> Result<Whole> {
         let header = header_of(&info, bytes)?;
         let tail = tail_of(bytes, info.size)?;
         let index = tail.index_range(info.size);
         let index = bytes.get(index.start as usize..index.end as usize).unwrap_or_default();
         let entries = parse_index(index, &header, tail.pages_end(info.size))?;
+        let mut decoder = Decoder::new(bytes)?;
+        let mut pages = Vec::with_capacity(entries.len());
+        let mut page = vec![0; header.page_size.bytes()];
+        while let Some(pgno) = decoder.next_page(&mut page)? {
+            pages.push((pgno, page.as_slice().into()));
+        }
+        decoder.finish()?;
         let object = self.object(info, etag, header);
         let segment = Segment::of(&object, &entries)?;
-        Ok((object, segment, entries))
+        Ok((object, segment, pages))
     }
 
     pub fn object(&self, info: FileInfo, etag: ETag, header: Header) -> Arc<Object> {

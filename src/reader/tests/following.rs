@@ -107,6 +107,38 @@ fn r2_a_chain_that_does_not_join_is_not_followed() {
     }
 }
 
+/// R2: so is the first file after the open, of which the checksum of the state before is not known, and any of
+/// Litestream's: the prefix was wiped, and begun again, between two polls.
+#[test]
+fn r2_a_file_of_a_replica_that_was_begun_again_is_not_followed() {
+    for sums in [true, false] {
+        for compacted in [true, false] {
+            let (mut written, mut other) = (Written::new(1024), Written::new(1024));
+            (written.sums, other.sums) = (sums, sums);
+            workload(&mut written, 3);
+            let source = written.source();
+            let connected = open(&source, Target::Latest).unwrap();
+            workload(&mut other, 4);
+            (1..=3).for_each(|n| written.delete(0, n, n));
+            let keys = if compacted { vec![(1, 1, 3), (0, 4, 4)] } else { (1..=4).map(|n| (0, n, n)).collect() };
+            for (level, min, max) in keys {
+                written.states.clone_from(&other.states);
+                written.put(level, min, max);
+            }
+            match source.poll() {
+                Err(error) => assert_eq!(error.kind(), Kind::Diverged, "{error}"),
+                // No file of before is there, so nothing tells it from the same replica; but nothing is mixed.
+                Ok(()) => assert!(compacted),
+            }
+            if !compacted {
+                assert_eq!(connected.begin().unwrap_err().kind(), Kind::Diverged);
+            } else {
+                written.assert_sees(&connected, 4);
+            }
+        }
+    }
+}
+
 /// The file of a TXID with a timestamp of long ago.
 fn older(written: &Written, n: u64) -> Vec<u8> {
     use crate::ltx::{Decoder, Encoder};

@@ -42,6 +42,26 @@ fn r14_what_was_read_is_read_from_disk_later() {
     assert_eq!(written.faults.count(Call::GetRange), opening, "{before}");
 }
 
+/// A run of which only the page that was wanted is on disk, while somebody else waits for another page of it.
+#[test]
+fn r14_a_page_that_is_not_on_disk_is_fetched_beside_one_that_is() {
+    let (written, directory) = (sample(), tempfile::tempdir().unwrap());
+    let connected = opened(&written, directory.path(), 1 << 30);
+    for number in (3..700).step_by(9) {
+        super::super::flight::forget_pages();
+        read_one(&connected, &written, number);
+    }
+    super::super::flight::forget_pages();
+    for _ in 0..20 {
+        std::thread::scope(|scope| {
+            for skip in 0..4 {
+                let (connected, written) = (&connected, &written);
+                scope.spawn(move || (3 + skip..700).step_by(3).for_each(|number| read_one(connected, written, number)));
+            }
+        });
+    }
+}
+
 /// Whatever the files hold: a miss, never another page.
 #[test]
 fn r14_what_is_damaged_is_a_miss() {

@@ -144,6 +144,32 @@ fn r7_a_damaged_page_is_found_elsewhere_or_named() {
     written.assert_sees(&connected, 1);
 }
 
+/// R7: a small file is read whole, and so verified to the last bit, when it is opened and when it is followed.
+#[test]
+fn r7_one_bit_of_a_small_file_is_noticed() {
+    let mut written = Written::new(4096);
+    written.ship("INSERT INTO t VALUES (1, randomblob(30000));");
+    written.ship("INSERT INTO t VALUES (2, randomblob(20000));");
+    let flip = |written: &Written, n| {
+        let in_a_page = written.file(n, n).len() / 2;
+        written.store.damage(&key(0, n, n), |bytes| bytes[in_a_page] ^= 1).unwrap();
+    };
+    let source = written.source();
+    let connected = open(&source, Target::Latest).unwrap();
+    written.ship("INSERT INTO t VALUES (3, randomblob(20000));");
+    flip(&written, 3);
+    assert_eq!(source.poll().unwrap_err().kind(), Kind::Corrupt);
+    written.assert_sees(&connected, 2);
+    flip(&written, 3);
+    source.poll().unwrap();
+    written.assert_sees(&connected, 3);
+    flip(&written, 1);
+    let error = written.at(3).map(|_| ()).unwrap_err();
+    assert_eq!(error.kind(), Kind::Corrupt, "{error}");
+    written.put(9, 1, 2);
+    written.assert_sees(&written.at(3).unwrap(), 3);
+}
+
 #[test]
 fn a_moment_is_a_txid_or_a_time() {
     let mut written = Written::new(1024);

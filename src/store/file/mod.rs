@@ -7,6 +7,7 @@
 //! There are no retries: a local file system that fails says so at once. ENOSPC is [`Kind::Full`].
 
 mod lock;
+mod settled;
 mod sidecar;
 mod staged;
 
@@ -15,6 +16,7 @@ use super::tally::Tally;
 use super::{Counters, ETag, Ending, Entry, Gate, Metadata, Object, Put, Store, Upload};
 use crate::error::{Error, Kind, Result};
 use crate::time::Timestamp;
+use settled::settled;
 use staged::{Condition, Staged};
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -132,7 +134,7 @@ impl FileStore {
 
     fn open(&self, key: &str) -> Result<Option<(File, fs::Metadata)>> {
         let path = self.path(key)?;
-        let opened = File::open(&path).and_then(|file| file.metadata().map(|stat| (file, stat)));
+        let opened = File::open(&path).and_then(|file| settled(key, || file.metadata()).map(|stat| (file, stat)));
         match opened {
             Ok((file, stat)) => Ok(stat.is_file().then_some((file, stat))),
             Err(error) if is_absent(&error) => Ok(None),
@@ -186,7 +188,7 @@ impl FileStore {
             {
                 continue;
             }
-            let stat = match fs::metadata(row.path()) {
+            let stat = match settled(&name, || fs::metadata(row.path())) {
                 Ok(stat) => stat,
                 Err(error) if is_absent(&error) => continue, // removed since it was listed
                 Err(error) => return Err(failed("stat", &row.path(), &error)),
