@@ -8,7 +8,7 @@ export PYTHON CARGO
 EXT := $(if $(filter Darwin,$(shell uname -s)),dylib,so)
 LIBRARY := dist/liblitestream.$(EXT)
 
-.PHONY: help deps build demo test test-all test-sqlite test-sanitize test-fuzz test-deny bench install clean
+.PHONY: help deps build demo test test-all test-bindings test-sqlite test-sanitize test-fuzz test-deny bench install clean
 
 help: ## lists the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -33,6 +33,10 @@ test: build ## everything, the random suites in a sampled size; SUITES="sql mode
 
 test-all: build ## everything, with more seeds, more rounds and all combinations
 	@LITESTREAM_TEST_FULL=1 .ci/test.sh
+
+test-bindings: build ## the README's program in every host, those that take long to install too
+	@.ci/deps.sh all-bindings
+	@$(PYTHON) sql-tests/bindings/run --all
 
 test-sqlite: build ## SQLite's own tests, all of them: nothing replicated, then everything in WAL mode
 	@.ci/deps.sh sqlite

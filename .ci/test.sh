@@ -35,7 +35,7 @@ suite() {
     summary+=$(printf '%-8s %5d passed %3d failed %5d s' "$name" "$passed" "$failed" $((SECONDS - started)))$'\n'
 }
 
-.ci/deps.sh peers sqlite || exit 1
+.ci/deps.sh peers sqlite bindings || exit 1
 
 # Real S3 servers for the whole run; the Rust tests find them by LITESTREAM_TEST_S3, the others by themselves.
 stores=sql-tests/stores/objstore.sh
@@ -66,6 +66,7 @@ suite cargo "$CARGO" test --locked --quiet
 suite sql "$PYTHON" sql-tests/run
 suite hosts "$PYTHON" sql-tests/hosts/run
 suite methods "$PYTHON" sql-tests/methods/run
+suite bindings "$PYTHON" sql-tests/bindings/run
 suite foreign "$PYTHON" sql-tests/foreign/run --seeds "1-$([ -n "$full" ] && echo 100 || echo 6)"
 suite model "$PYTHON" sql-tests/model/run --seeds "1-$([ -n "$full" ] && echo 1000 || echo 300)"
 suite crash "$PYTHON" sql-tests/crash/run --rounds "$([ -n "$full" ] && echo 1000 || echo 200)"
