@@ -14,8 +14,11 @@ STEP_BYTES = 1 << 18
 class Request:
     kind: str
     path: str
+    range: str
     status: int
     bytes: int
+    began: float
+    ended: float
 
 
 class Counted:
@@ -94,7 +97,7 @@ class Proxy:
             counted = self.counted
             depth = counted.waves + 1
             self.under_way += 1
-        status, received = 0, 0
+        status, received, began = 0, 0, time.monotonic()
         try:
             body = [piece async for piece in pieces(fields(head), reader, 0)]
             await asyncio.sleep(self.delay)
@@ -118,7 +121,8 @@ class Proxy:
             with self.lock:
                 self.under_way -= 1
                 self.last = time.monotonic()
-                counted.log.append(Request(kind, path.decode(), status, received))
+                asked = fields(head).get(b"range", b"").decode()
+                counted.log.append(Request(kind, path.decode(), asked, status, received, began, self.last))
                 counted.bytes += received
                 counted.waves = max(counted.waves, depth)
 
