@@ -3,6 +3,7 @@
 SELECT url = 'file://$DIR/replica', state, last_error FROM litestream_status;
 CREATE TABLE note(text);
 SELECT state, txid FROM litestream_status;
+SELECT litestream_sync();
 PRAGMA journal_mode = WAL;
 INSERT INTO note VALUES ('milk');
 SELECT litestream_sync();

@@ -102,6 +102,13 @@ fn main_primary(connection: Connection) -> Option<Arc<Primary>> {
 
 fn not_replicated(connection: Connection) -> Error {
     let name = connection.file_name("main");
+    if primary::is_waiting(&name) {
+        let text = format!(
+            "{name} is not replicated yet: it was opened with ?replica=, and waits until it is in WAL mode: PRAGMA \
+             journal_mode = WAL (litestream_status tells if something else keeps it)"
+        );
+        return Error::new(Kind::NotFound, text);
+    }
     let name = if name.is_empty() { "this in-memory database".to_owned() } else { name };
     Error::new(
         Kind::NotFound,

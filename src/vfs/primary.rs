@@ -317,6 +317,12 @@ pub fn install() -> Result<()> {
     Ok(())
 }
 
+/// Whether a database was opened with a replica that has not begun (P16).
+pub fn is_waiting(path: &str) -> bool {
+    let database = process().databases.lock().get(path).cloned();
+    database.is_some_and(|database| database.primary().is_none() && by_uri::status(&database).is_some())
+}
+
 /// The threads of this process.
 pub(super) fn pools() -> Pools {
     process().pools.clone()
