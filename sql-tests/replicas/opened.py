@@ -49,6 +49,7 @@ def attempt(db, sql, *arguments):
         lib.check(IO_ERROR in str(error), "not an error of the store:", repr(error), sql)
         found = last_error()
         lib.check(found, "an error without a reason in litestream_status:", repr(error), sql)
+        lib.check(found[-1].count("://") == found[-1].count("http://") + 1, "the URL is named more than once:", found[-1])
         return None, found[-1]
 
 
