@@ -345,6 +345,16 @@ class S3Server:
         return self.request(path=f"/{self.bucket}/{key}")
 
 
+def replica_parameters(url, **parameters):
+    """The query of a URI that opens a replica."""
+    return urllib.parse.urlencode({"vfs": "litestream", "replica": url} | parameters, quote_via=urllib.parse.quote)
+
+
+def open_replica(url, name="any", **parameters):
+    """A connection to a replica. The process has loaded the extension."""
+    return connect(f"file:{name}?{replica_parameters(url, **parameters)}", uri=True)
+
+
 def chain(objects, level=0):
     """The TXIDs of a level in order; fails at a gap. Level 0 holds one TXID an object."""
     ranges = sorted((low, high) for found, low, high in objects if found == level)

@@ -284,7 +284,7 @@ impl Connected {
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Arc<State>> {
         let source = &self.0.source;
-        let gone = || error.clone().context(format!("{}: TXID {} cannot be read any more", source.url, state.txid));
+        let gone = || source.named(error.clone()).context(format!("TXID {} cannot be read any more", state.txid));
         let other = source.state_again(state, pgno, error, cancelled).map_err(|other| match other.kind() {
             Kind::NotFound | Kind::Corrupt => gone(),
             _ => other,

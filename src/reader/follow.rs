@@ -212,7 +212,10 @@ impl Source {
             key,
             etag: Some(found.etag.clone()),
         };
-        let named = |error: Error| error.context(format!("{}: {}", self.url, info.key));
+        let named = |error: Error| match error.to_string().contains(&info.key) {
+            true => self.named(error),
+            false => self.named(error.context(&info.key)),
+        };
         let sums = rolling(&found.metadata.pairs);
         let joins_by_sum = state.after.zip(sums.before).map(|(after, before)| after == before);
         if joins_by_sum == Some(false) {

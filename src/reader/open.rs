@@ -12,7 +12,7 @@ use super::object::{Object, ObjectId, Rolling};
 use super::source::Source;
 use super::state::{Layer, Place, State};
 use crate::error::{Error, Kind, Result};
-use crate::ltx::{Decoder, HEADER_SIZE, Header, IndexEntry, Pgno, TAIL_SIZE, Tail, decode_frame, parse_index};
+use crate::ltx::{Decoder, HEADER_SIZE, Header, IndexEntry, Level, Pgno, TAIL_SIZE, Tail, decode_frame, parse_index};
 use crate::replica::companion::{self, Head};
 use crate::replica::{Excluded, FileInfo, Listing, Replica, Target};
 use crate::store::{ETag, Entry, Store};
@@ -107,18 +107,29 @@ impl Source {
         if let (Kind::Corrupt, Place::At(frame)) = (error.kind(), state.find(pgno)) {
             without.insert(frame.object.info.key.clone());
         }
-        let (other, listing) = self.state_without(Target::Txid(state.txid), without, cancelled)?;
-        let same = self.is_the_same(state, &listing).and_then(|()| {
-            if (other.timestamp, other.commit) == (state.timestamp, state.commit) {
-                return Ok(());
+        let found = self.state_without(Target::Txid(state.txid), without, cancelled);
+        let same = match &found {
+            Ok((other, listing)) => self.is_the_same(state, listing).and_then(|()| {
+                // A snapshot has the time at which it was made.
+                let is_snapshot = other.newest.info.level == Level::SNAPSHOT && other.timestamp > state.timestamp;
+                if other.commit == state.commit && (other.timestamp == state.timestamp || is_snapshot) {
+                    return Ok(());
+                }
+                Err(self.restarted(format!("TXID {} is of {} now", state.txid, other.timestamp)))
+            }),
+            // Compacted away, or begun again: what there is tells.
+            Err(error) if error.kind() == Kind::NotFound => {
+                let replica = self.replica.clone();
+                let listing = run(cancelled, move || replica.list())?;
+                self.is_the_same(state, &listing)
             }
-            Err(self.restarted(format!("TXID {} is of {} now", state.txid, other.timestamp)))
-        });
+            Err(_) => Ok(()),
+        };
         if let Err(error) = same {
             self.follow.lock().restarted = Some(error.clone());
             return Err(error);
         }
-        Ok(Arc::new(other.in_place_of(state)))
+        found.map(|(other, _)| Arc::new(other.in_place_of(state)))
     }
 
     /// Reads the indexes of a plan's files. The error's key is the file to blame.

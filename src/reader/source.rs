@@ -9,7 +9,7 @@ use super::index::Frame;
 use super::object::ObjectId;
 use super::prefetch::Trees;
 use super::state::{Place, State};
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::lock::{Condvar, Mutex, RwLock};
 use crate::ltx::{Pgno, decode_frame, page_checksum};
 use crate::replica::Replica;
@@ -80,6 +80,11 @@ impl Source {
             disk: OnceLock::new(),
             hydration: RwLock::default(),
         }
+    }
+
+    /// An error that names the replica, once: those of the store do.
+    pub fn named(&self, error: Error) -> Error {
+        if error.to_string().contains(&self.url) { error } else { error.context(&self.url) }
     }
 
     /// Remembers it for `litestream_status`.
@@ -318,7 +323,7 @@ struct Flying {
 impl Flying {
     fn fly(mut self) {
         let outcome = crate::panic::guard(|| self.source.fetch(&self.run, self.wanted)).and_then(|outcome| outcome);
-        self.land(outcome.with_context(|| self.source.url.clone()));
+        self.land(outcome.map_err(|error| self.source.named(error)));
     }
 
     /// Who finds a page missing in what has landed must find no such flight any more.

@@ -139,15 +139,47 @@ fn r2_a_file_of_a_replica_that_was_begun_again_is_not_followed() {
     }
 }
 
+/// R1: noticed by the first page that is not there, however short the new history is; a new connection is of it.
+#[test]
+fn r1_a_page_that_is_gone_tells_that_the_replica_was_begun_again() {
+    for left in [0, 2] {
+        let mut written = Written::new(1024);
+        workload(&mut written, 5);
+        let source = written.source();
+        let connected = open(&source, Target::Latest).unwrap();
+        (1..=5).for_each(|n| written.delete(0, n, n));
+        written.states.truncate(1);
+        workload(&mut written, left);
+        let error = connected.read(3 * 1024, &mut [0; 1024], &|| false).unwrap_err();
+        assert_eq!(error.kind(), Kind::Diverged, "{error}");
+        assert!(source.follow.lock().restarted.is_some());
+    }
+}
+
+/// R10: a snapshot that ends at the state's TXID is of a later time, and gives the same pages.
+#[test]
+fn r10_a_snapshot_takes_the_place_of_files_that_are_gone() {
+    let mut written = Written::new(1024);
+    workload(&mut written, 6);
+    let connected = open(&written.source(), Target::Latest).unwrap();
+    let snapshot = retimed(&written.file(1, 6), crate::time::Timestamp(Written::time(6).0 + 5000));
+    written.store.put(&key(9, 1, 6), &snapshot, &Metadata::default()).unwrap();
+    (1..=5).for_each(|n| written.delete(0, n, n));
+    written.assert_sees(&connected, 6);
+}
+
 /// The file of a TXID with a timestamp of long ago.
 fn older(written: &Written, n: u64) -> Vec<u8> {
+    retimed(&written.file(n, n), crate::time::Timestamp(1))
+}
+
+fn retimed(bytes: &[u8], timestamp: crate::time::Timestamp) -> Vec<u8> {
     use crate::ltx::{Decoder, Encoder};
-    let bytes = written.file(n, n);
-    let mut decoder = Decoder::new(bytes.as_slice()).unwrap();
+    let mut decoder = Decoder::new(bytes).unwrap();
     let mut header = *decoder.header();
-    header.timestamp = crate::time::Timestamp(1);
+    header.timestamp = timestamp;
     let mut encoder = Encoder::new(Vec::new(), header).unwrap();
-    let mut page = vec![0; written.page_size];
+    let mut page = vec![0; header.page_size.bytes()];
     while let Some(pgno) = decoder.next_page(&mut page).unwrap() {
         encoder.page(pgno, &page).unwrap();
     }

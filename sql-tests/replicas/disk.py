@@ -1,0 +1,2 @@
+CASES = {}
+def wanted(full, seconds): return []
