@@ -158,7 +158,7 @@ pub(super) fn connect_to(
         view: Mutex::new(view),
         tracks: Mutex::default(),
     }));
-    connected.travel_unless(target, cancelled)?;
+    connected.travel(target, cancelled)?;
     if let Some(wanted) = &settings.hydrate {
         connected.0.source.start_hydrating(wanted, &connected.seen()?)?;
     }
@@ -264,14 +264,14 @@ impl Connected {
     fn stored(&self, state: &Arc<State>, pgno: Pgno, cancelled: &dyn Fn() -> bool) -> Result<Page> {
         let source = &self.0.source;
         let window = self.0.tracks.lock().window(source, pgno);
-        let page = match source.page(state, pgno, window, cancelled) {
+        let (page, was_at_hand) = match source.page(state, pgno, window, cancelled) {
             Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict | Kind::Corrupt) => {
                 let other = self.elsewhere(state, pgno, &error, cancelled)?;
                 source.page(&other, pgno, window, cancelled)?
             }
             page => page?,
         };
-        self.0.tracks.lock().saw(source, state, pgno, &page);
+        self.0.tracks.lock().saw(source, state, pgno, &page, was_at_hand);
         Ok(page)
     }
 
@@ -308,11 +308,7 @@ impl Connected {
     ///
     /// # Errors
     /// As [`connect`]; the connection then stays where it was.
-    pub fn travel(&self, target: Target) -> Result<()> {
-        self.travel_unless(target, &|| false)
-    }
-
-    fn travel_unless(&self, target: Target, cancelled: &dyn Fn() -> bool) -> Result<()> {
+    pub fn travel(&self, target: Target, cancelled: &dyn Fn() -> bool) -> Result<()> {
         let source = &self.0.source;
         let (follows, interval) = {
             let view = self.0.view.lock();

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 /// Requests at a time for what somebody waits for, for what nobody asked for yet, and polls. They wait, mostly.
 const DEMAND_THREADS: usize = 64;
-const AHEAD_THREADS: usize = 24;
-const POLL_THREADS: usize = 4;
+const AHEAD_THREADS: usize = 48;
+const POLL_THREADS: usize = 16;
 /// Memory for blocks of indexes.
 const INDEX_BYTES: usize = 64 << 20;
 /// How often a waiting thread asks whether it was interrupted.

@@ -5,7 +5,7 @@
 //! the place in the WAL, else because what it follows is still there; and timestamps do not decrease. A listing is asked for after a pause, after a minute without news, and then
 //! at intervals that double: it finds what only compacted files hold, and a replica that was begun again.
 
-use super::flight::{run, shared};
+use super::flight::shared;
 use super::open::{rolling, tail_of};
 use super::source::Source;
 use super::state::State;
@@ -30,6 +30,11 @@ const LONGEST_LISTING: Duration = Duration::from_secs(300);
 /// Files that one poll takes in before others have their turn.
 const FILES_AT_ONCE: usize = 64;
 
+/// How often who waits for something looks whether it is there, and is interrupted.
+const LOOKS: Duration = Duration::from_millis(20);
+/// How often the store is asked while somebody waits for a TXID.
+const LOOKS_OF_WAITERS: Duration = Duration::from_millis(100);
+
 /// How the following stands.
 #[derive(Default)]
 pub(super) struct Follow {
@@ -37,8 +42,16 @@ pub(super) struct Follow {
     pub is_running: bool,
     /// The shortest interval that a follower asked for.
     pub interval: Duration,
+    /// Polls of another number than this one are of no use any more.
+    generation: u64,
+    /// How many looks were begun, how many of them have ended, and how the last one did.
+    begun: u64,
+    ended: u64,
+    outcome: Option<Error>,
     /// Proven to be the newest state.
     pub proven: Option<Instant>,
+    /// The largest TXID that a listing had.
+    head: Option<Txid>,
     /// When the last news, or the last listing, came.
     listed: Option<Instant>,
     listing_after: Duration,
@@ -77,18 +90,51 @@ impl Source {
             drop(follow);
             self.current.write().get_or_insert_with(|| Arc::new(state));
         } else if is_stale {
-            let source = Arc::clone(self);
-            run(cancelled, move || source.poll())?;
+            self.look_now(cancelled)?;
         }
         self.followers.fetch_add(1, Ordering::SeqCst);
         let mut follow = self.follow.lock();
-        follow.interval = if follow.is_running { follow.interval.min(interval) } else { interval };
-        if !std::mem::replace(&mut follow.is_running, true) {
-            let due = follow.interval;
+        if !follow.is_running || interval < follow.interval {
+            follow.is_running = true;
+            follow.interval = interval;
+            follow.generation += 1;
+            let generation = follow.generation;
             drop(follow);
-            self.poll_after(due);
+            self.poll_after(interval, generation);
         }
         Ok(())
+    }
+
+    /// Looks for news, and waits for how that ends. However many ask at a time, it is looked for once.
+    fn look_now(self: &Arc<Self>, cancelled: &dyn Fn() -> bool) -> Result<()> {
+        let wanted = self.follow.lock().begun + 1;
+        loop {
+            self.look_soon()?;
+            let mut follow = self.follow.lock();
+            if follow.ended >= wanted {
+                return follow.outcome.clone().map_or(Ok(()), Err);
+            }
+            self.changed.wait_for(&mut follow, LOOKS);
+            drop(follow);
+            if cancelled() {
+                return Err(super::flight::interrupted());
+            }
+        }
+    }
+
+    /// Has a thread look for news, unless one is about to.
+    fn look_soon(self: &Arc<Self>) -> Result<()> {
+        if self.again.swap(true, Ordering::SeqCst) {
+            return Ok(());
+        }
+        let source = Arc::clone(self);
+        let started = shared().polls.run_at(Instant::now(), move || {
+            let _ = source.poll();
+        });
+        if started.is_err() {
+            self.again.store(false, Ordering::SeqCst);
+        }
+        started
     }
 
     /// A connection follows no more.
@@ -96,22 +142,24 @@ impl Source {
         self.followers.fetch_sub(1, Ordering::SeqCst);
     }
 
-    fn poll_after(self: &Arc<Self>, wait: Duration) {
+    fn poll_after(self: &Arc<Self>, wait: Duration, generation: u64) {
         let source = Arc::downgrade(self);
         let task = move || {
             let Some(source) = source.upgrade() else { return };
-            if source.followers.load(Ordering::SeqCst) == 0 {
-                source.follow.lock().is_running = false;
-                // One may have come after the question.
-                if source.followers.load(Ordering::SeqCst) == 0
-                    || std::mem::replace(&mut source.follow.lock().is_running, true)
-                {
+            {
+                let mut follow = source.follow.lock();
+                if follow.generation != generation {
+                    return;
+                }
+                // Who begins to follow counts itself before it asks whether this runs.
+                if source.followers.load(Ordering::SeqCst) == 0 {
+                    follow.is_running = false;
                     return;
                 }
             }
             let _ = source.poll();
             let interval = source.follow.lock().interval;
-            source.poll_after(interval);
+            source.poll_after(interval, generation);
         };
         if let Err(error) = shared().polls.run_at(Instant::now() + wait, task) {
             self.note(&error);
@@ -119,11 +167,25 @@ impl Source {
         }
     }
 
-    /// Looks for news once, on a thread that may wait for the store.
+    /// Looks for news once, on a thread that may wait for the store; where another one does so already, that one looks
+    /// once more.
     pub fn poll(self: &Arc<Self>) -> Result<()> {
-        let _one_at_a_time = self.polling.lock();
+        let mut outcome = Ok(());
+        self.again.store(true, Ordering::SeqCst);
+        while self.again.load(Ordering::SeqCst) {
+            let Some(_one_at_a_time) = self.polling.try_lock() else { return outcome };
+            self.again.store(false, Ordering::SeqCst);
+            outcome = self.poll_once();
+        }
+        outcome
+    }
+
+    fn poll_once(self: &Arc<Self>) -> Result<()> {
+        self.follow.lock().begun += 1;
         let outcome = crate::panic::guard(|| self.look()).and_then(|outcome| outcome);
         let mut follow = self.follow.lock();
+        follow.ended = follow.begun;
+        follow.outcome = outcome.as_ref().err().cloned();
         match &outcome {
             Ok(()) => follow.failing = false,
             Err(error) => {
@@ -131,10 +193,12 @@ impl Source {
                 if error.kind() == Kind::Diverged {
                     follow.restarted = Some(error.clone());
                 }
-                self.note(error);
             }
         }
         drop(follow);
+        if let Err(error) = &outcome {
+            self.note(error);
+        }
         self.changed.notify_all();
         outcome
     }
@@ -158,7 +222,11 @@ impl Source {
                     state = self.becomes(next);
                 }
                 None => {
-                    self.follow.lock().proven = Some(asked);
+                    let mut follow = self.follow.lock();
+                    // A listing had more: what it had may be there in a moment.
+                    if follow.head.is_none_or(|head| head <= state.txid) {
+                        follow.proven = Some(asked);
+                    }
                     break;
                 }
             }
@@ -193,7 +261,12 @@ impl Source {
             Err(error) if error.kind() == Kind::Denied => {
                 log::warn!("{}: {error}; looking by listing", self.url);
                 let next = self.look_by_listing(state)?;
-                return Ok((next.txid > state.txid).then_some(next));
+                if next.txid > state.txid {
+                    return Ok(Some(next));
+                }
+                // It is there, and this key may not read it.
+                let is_there = self.follow.lock().head.is_some_and(|head| head > state.txid);
+                return if is_there { Err(error) } else { Ok(None) };
             }
             Err(error) => return Err(error),
         };
@@ -273,6 +346,7 @@ impl Source {
         {
             let mut follow = self.follow.lock();
             follow.listed = Some(Instant::now());
+            follow.head = listing.head();
         }
         self.is_the_same(state, &listing)?;
         if listing.head().is_none_or(|head| head <= state.txid) {
@@ -316,11 +390,7 @@ impl Source {
     /// Waits until a TXID is visible.
     pub fn wait(self: &Arc<Self>, txid: Txid, timeout: Duration, cancelled: &dyn Fn() -> bool) -> Result<Txid> {
         let deadline = Instant::now() + timeout;
-        let mut looked = Instant::now();
-        let source = Arc::clone(self);
-        let mut look = Some(move || {
-            let _ = source.poll();
-        });
+        let mut looked = None;
         loop {
             let now = self.current.read().as_ref().map(|state| state.txid);
             if let Some(now) = now.filter(|now| *now >= txid) {
@@ -342,17 +412,12 @@ impl Source {
                 return Err(super::flight::interrupted());
             }
             // Somebody waits, so it is looked for at once, and then more often than otherwise.
-            if let Some(look) = look.take() {
-                shared().polls.run_at(Instant::now(), look)?;
-            } else if looked.elapsed() > Duration::from_millis(100) {
-                looked = Instant::now();
-                let source = Arc::clone(self);
-                shared().polls.run_at(Instant::now(), move || {
-                    let _ = source.poll();
-                })?;
+            if looked.is_none_or(|looked: Instant| looked.elapsed() > LOOKS_OF_WAITERS) {
+                looked = Some(Instant::now());
+                self.look_soon()?;
             }
             let mut follow = self.follow.lock();
-            self.changed.wait_for(&mut follow, Duration::from_millis(20));
+            self.changed.wait_for(&mut follow, LOOKS);
         }
     }
 }

@@ -8,10 +8,14 @@ use crate::error::Result;
 use crate::ltx::Pgno;
 use crate::replica::companion::{CompanionEntry, Head};
 use crate::store::{ETag, Entry, Store};
+use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Blocks of one request: 320 KiB, about as quick as one block, and 16,384 pages.
 const BLOCKS_AT_ONCE: usize = 16;
+/// Blocks that are read ahead at most: 640,000 pages, whose blocks take 10 MiB of memory.
+const BLOCKS_AHEAD: usize = 640;
 
 /// An index of which blocks are read when a page of theirs is wanted.
 pub(super) struct LazyIndex {
@@ -19,6 +23,8 @@ pub(super) struct LazyIndex {
     head: Head,
     key: String,
     etag: Option<ETag>,
+    /// The blocks are being read ahead, or were.
+    ahead: AtomicBool,
 }
 
 /// A block: 12 bytes a page where no page number is left out, else 16.
@@ -72,13 +78,24 @@ impl Block {
 impl LazyIndex {
     /// `start` are the first bytes of the companion; the blocks that are whole in it are kept.
     pub fn new(object: Arc<Object>, head: Head, companion: &Entry, start: &[u8]) -> Result<Self> {
-        let index = Self { object, head, key: companion.key.clone(), etag: companion.etag.clone() };
+        let index = Self {
+            object,
+            head,
+            key: companion.key.clone(),
+            etag: companion.etag.clone(),
+            ahead: AtomicBool::new(false),
+        };
         for block in 0..index.head.blocks() {
             let range = index.head.block_range(block);
             let Some(bytes) = start.get(range.start as usize..range.end as usize) else { break };
             index.keep(block, bytes)?;
         }
         Ok(index)
+    }
+
+    /// The companion's key.
+    pub fn key(&self) -> &str {
+        &self.key
     }
 
     /// Whose index it is.
@@ -95,9 +112,30 @@ impl LazyIndex {
         }
     }
 
+    /// Whether nobody has read it ahead before.
+    pub fn begin_reading_ahead(&self) -> bool {
+        !self.ahead.swap(true, Ordering::Relaxed)
+    }
+
+    /// The blocks from one on, and then those in front of it, as many at a time as a request takes.
+    pub fn stretches(&self, from: usize) -> Vec<Range<usize>> {
+        let count = self.head.blocks();
+        let starts = (from..count).step_by(BLOCKS_AT_ONCE).chain((0..from).step_by(BLOCKS_AT_ONCE));
+        starts.map(|start| start..(start + BLOCKS_AT_ONCE).min(count)).take(BLOCKS_AHEAD / BLOCKS_AT_ONCE).collect()
+    }
+
+    /// The block behind those that one request reads.
+    pub fn behind(&self, number: usize) -> usize {
+        (number + BLOCKS_AT_ONCE).min(self.head.blocks())
+    }
+
     /// Reads a block, and some behind it.
     pub fn read(&self, store: &dyn Store, number: usize) -> Result<()> {
-        let end = (number + BLOCKS_AT_ONCE).min(self.head.blocks());
+        self.read_all(store, number..self.behind(number))
+    }
+
+    /// Reads these blocks.
+    pub fn read_all(&self, store: &dyn Store, Range { start: number, end }: Range<usize>) -> Result<()> {
         let (first, last) = (self.head.block_range(number), self.head.block_range(end.saturating_sub(1)));
         let bytes = store.get_range(&self.key, first.start..last.end, self.etag.as_ref())?;
         for block in number..end {

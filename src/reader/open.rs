@@ -6,13 +6,13 @@
 
 use super::cache::Page;
 use super::flight::{run, run_all, shared};
-use super::index::Segment;
+use super::index::{Frame, Segment};
 use super::lazy::LazyIndex;
 use super::object::{Object, ObjectId, Rolling};
-use super::source::Source;
+use super::source::{Source, decode};
 use super::state::{Layer, Place, State};
 use crate::error::{Error, Kind, Result};
-use crate::ltx::{Decoder, HEADER_SIZE, Header, IndexEntry, Level, Pgno, TAIL_SIZE, Tail, decode_frame, parse_index};
+use crate::ltx::{Decoder, HEADER_SIZE, Header, Level, Pgno, TAIL_SIZE, Tail, parse_index};
 use crate::replica::companion::{self, Head};
 use crate::replica::{Excluded, FileInfo, Listing, Replica, Target};
 use crate::store::{ETag, Entry, Store};
@@ -43,9 +43,6 @@ enum Loaded {
     Lazy(LazyIndex),
 }
 
-/// Where the bytes that came along with an object's index begin in it.
-type Piece = (u64, Vec<u8>);
-
 impl Source {
     /// The state that a user asked for.
     ///
@@ -62,17 +59,23 @@ impl Source {
         cancelled: &dyn Fn() -> bool,
     ) -> Result<(State, Listing)> {
         let mut missing = HashSet::new();
-        let mut failure = None;
+        let mut failure: Option<Error> = None;
+        let mut due = None;
         for _ in 0..PLANS_MAX {
             let (replica, without) = (self.replica.clone(), excluded.clone());
             let is_local = self.is_local;
-            let (listing, plan, companions) = run(cancelled, move || {
+            let (listing, plan, mut companions) = run(cancelled, move || {
                 let companions = if is_local { None } else { Some(companions(&replica)) };
                 let (listing, plan) = replica.listed_plan(target, &without)?;
                 let companions = companions.map_or_else(|| listed_companions(&replica), join)?;
                 Ok((listing, plan, companions))
             })
             .map_err(|error| failure.take().filter(|_| error.kind() == Kind::NotFound).unwrap_or(error))?;
+            // What was the newest state once must not silently become an earlier one.
+            if plan.txid() < *due.get_or_insert(plan.txid()) {
+                return Err(failure.unwrap_or_else(|| Error::bug("a plan that shrank without a failure")));
+            }
+            companions.retain(|key, _| !excluded.contains(key));
             match self.load(plan.files(), &companions, cancelled) {
                 Ok(state) => return Ok((state, listing)),
                 Err((Some(key), error)) => {
@@ -104,9 +107,12 @@ impl Source {
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Arc<State>> {
         let mut without = Excluded::new();
-        if let (Kind::Corrupt, Place::At(frame)) = (error.kind(), state.find(pgno)) {
-            without.insert(frame.object.info.key.clone());
-        }
+        match (error.kind(), state.find(pgno)) {
+            (Kind::Corrupt, Place::At(frame)) => without.insert(frame.object.info.key.clone()),
+            // Without its companion the object is read by its own index.
+            (_, Place::Unread(index, _)) => without.insert(index.key().to_owned()),
+            _ => false,
+        };
         let found = self.state_without(Target::Txid(state.txid), without, cancelled);
         let same = match &found {
             Ok((other, listing)) => self.is_the_same(state, listing).and_then(|()| {
@@ -232,8 +238,8 @@ impl Source {
         };
         let entries = parse_index(&index_bytes, &header, tail.pages_end(info.size))?;
         let object = self.object(info, etag, header);
-        self.keep_first_page(&object, entries.first(), &[(0, start)]);
         let segment = Segment::of(&object, &entries)?;
+        keep_first_page(segment.find(Pgno::FIRST), &start);
         Ok((object, Loaded::Read(segment)))
     }
 
@@ -281,8 +287,7 @@ impl Source {
         };
         let index = Arc::new(index);
         if let Place::At(frame) = index.find(Pgno::FIRST) {
-            let entry = IndexEntry { pgno: frame.pgno, offset: frame.offset, len: frame.len };
-            self.keep_first_page(&object, Some(&entry), &[(0, start)]);
+            keep_first_page(Some(frame), &start);
         }
         Ok(Arc::into_inner(index).map(|index| (object, Loaded::Lazy(index))))
     }
@@ -309,18 +314,15 @@ impl Source {
     pub fn object(&self, info: FileInfo, etag: ETag, header: Header) -> Arc<Object> {
         Arc::new(Object { id: ObjectId::new(&self.identity, &info.key, &etag), info, etag, header })
     }
+}
 
-    /// Page 1, if it is in the bytes that came along. What cannot be decoded is fetched again when it is wanted.
-    fn keep_first_page(&self, object: &Arc<Object>, first: Option<&IndexEntry>, pieces: &[Piece]) {
-        let Some(first) = first.filter(|first| first.pgno == Pgno::FIRST) else { return };
-        for (start, bytes) in pieces {
-            let Some(from) = first.offset.checked_sub(*start).map(|from| from as usize) else { continue };
-            let Some(frame) = bytes.get(from..from + first.len as usize) else { continue };
-            let mut page = vec![0; object.header.page_size.bytes()];
-            if decode_frame(frame, first.pgno, &mut page).is_ok() {
-                shared().cache.put((object.id, first.pgno), page.into(), false);
-            }
-        }
+/// Page 1, if it is in the first bytes of its object. What cannot be decoded is fetched again when it is wanted.
+fn keep_first_page(frame: Option<Frame>, start: &[u8]) {
+    let Some(frame) = frame else { return };
+    let page =
+        usize::try_from(frame.offset).ok().and_then(|from| start.get(from..from.checked_add(frame.len as usize)?));
+    if let Some(Ok(page)) = page.map(|bytes| decode(&frame, bytes)) {
+        shared().cache.put((frame.object.id, frame.pgno), page, false);
     }
 }
 

@@ -17,8 +17,16 @@ use std::sync::Arc;
 pub(super) const FIRST_WINDOW: u64 = 32 << 10;
 /// The longest way ahead of a reader, in bytes as stored; never more than a quarter of the cache.
 const LONGEST_WINDOW: u64 = 12 << 20;
-/// How much further ahead than it has come a reader's window goes.
+/// How much further ahead than it has come a reader's window goes, along siblings and along page numbers: an overflow
+/// chain ends where nobody knows.
 const GROWTH: u64 = 3;
+const GROWTH_BY_NUMBER: u64 = 1;
+/// The window of who has read two siblings in a row.
+const SECOND_WINDOW: u64 = 128 << 10;
+/// The longest one along page numbers.
+const LONGEST_BY_NUMBER: u64 = 4 << 20;
+/// After so many pages in a row that were at hand, nothing is to be learnt from those that follow.
+const WARM: u32 = 256;
 /// Children whose parents are remembered: about 100 bytes each.
 const PARENTS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(65_535);
 /// Interior pages whose children are remembered.
@@ -80,7 +88,8 @@ struct Track {
 pub(super) struct Tracks {
     /// Used last, last.
     tracks: Vec<Track>,
-    last: u32,
+    /// Pages in a row that were at hand.
+    warm: u32,
 }
 
 impl Tracks {
@@ -90,12 +99,13 @@ impl Tracks {
             return 0;
         }
         let in_a_row = self.tracks.iter().rev().find(|track| track.parent == 0 && track.at + 1 == pgno.get());
-        in_a_row.map_or(FIRST_WINDOW, |track| (track.read * GROWTH).clamp(FIRST_WINDOW, RUN_BYTES))
+        in_a_row.map_or(FIRST_WINDOW, |track| (track.read * GROWTH_BY_NUMBER).clamp(FIRST_WINDOW, RUN_BYTES))
     }
 
-    /// SQLite has read this page.
-    pub fn saw(&mut self, source: &Arc<Source>, state: &Arc<State>, pgno: Pgno, page: &Page) {
-        if source.is_local {
+    /// SQLite has read this page. `was_at_hand`: somebody read it before.
+    pub fn saw(&mut self, source: &Arc<Source>, state: &Arc<State>, pgno: Pgno, page: &Page, was_at_hand: bool) {
+        self.warm = if was_at_hand { self.warm.saturating_add(1) } else { 0 };
+        if source.is_local || self.warm > WARM {
             return;
         }
         let wanted = {
@@ -108,10 +118,9 @@ impl Tracks {
             if let Some((1, _)) = parent.or((pgno == Pgno::FIRST).then_some((1, 0))) {
                 wanted.extend(btree::roots(pgno, page).into_iter().take(FEW));
             }
-            self.along(state, &mut trees, pgno, parent, &mut wanted);
+            self.along(source, state, &mut trees, pgno, parent, &mut wanted);
             wanted
         };
-        self.last = pgno.get();
         if !wanted.is_empty() {
             fetch(source, state, &wanted);
         }
@@ -123,15 +132,17 @@ impl Tracks {
         trees.learn(pgno.get(), children);
         if !is_known
             && let Some((parent, _)) = trees.parents.get(&pgno.get()).copied()
-            && let Some(siblings) = trees.children.get(&parent)
+            && let Some(siblings) = trees.children.get(&parent).cloned()
         {
-            wanted.extend(siblings.iter().take(FEW));
+            // Those that were read before are known, if they are not even at hand any more.
+            wanted.extend(siblings.iter().take(FEW).filter(|sibling| !trees.children.contains(sibling)));
         }
     }
 
     /// Goes on with the walk that this page belongs to.
     fn along(
         &mut self,
+        source: &Arc<Source>,
         state: &State,
         trees: &mut Trees,
         pgno: Pgno,
@@ -156,9 +167,12 @@ impl Tracks {
             _ => Track { parent, at, step: 0, read: bytes, asked: (parent, at), ahead: 0 },
         };
         let longest = LONGEST_WINDOW.min(shared().cache.limit() as u64 / 4);
-        let window = (track.read * GROWTH).min(longest);
+        let window = match parent {
+            0 => (track.read * GROWTH_BY_NUMBER).min(longest.min(LONGEST_BY_NUMBER)),
+            _ => (track.read * GROWTH).max(SECOND_WINDOW).min(longest),
+        };
         if track.step != 0 && track.ahead <= window / 2 {
-            ask(state, trees, &mut track, window, wanted);
+            ask(source, state, trees, &mut track, window, wanted);
         }
         self.tracks.push(track);
     }
@@ -193,10 +207,18 @@ impl Tracks {
 }
 
 /// Asks for the pages of a walk up to the end of its window.
-fn ask(state: &State, trees: &mut Trees, track: &mut Track, window: u64, wanted: &mut Vec<u32>) {
+fn ask(source: &Arc<Source>, state: &State, trees: &mut Trees, track: &mut Track, window: u64, wanted: &mut Vec<u32>) {
     while track.ahead < window {
         let Some((page, place)) = following(state, trees, track.asked, track.step, wanted) else { break };
-        let Some(Place::At(frame)) = Pgno::new(page).map(|pgno| state.find(pgno)) else { break };
+        let frame = match Pgno::new(page).map(|pgno| state.find(pgno)) {
+            Some(Place::At(frame)) => frame,
+            // The walk goes on when the index is there.
+            Some(Place::Unread(index, block)) => {
+                source.read_ahead(&index, block);
+                break;
+            }
+            _ => break,
+        };
         track.ahead += u64::from(frame.len);
         track.asked = place;
         if !shared().cache.has(&(frame.object.id, frame.pgno)) {
@@ -253,6 +275,10 @@ pub(super) fn fetch(source: &Arc<Source>, state: &State, wanted: &[u32]) {
         .iter()
         .filter_map(|page| match state.find(Pgno::new(*page)?) {
             Place::At(frame) => Some(frame),
+            Place::Unread(index, block) => {
+                source.read_ahead(&index, block);
+                None
+            }
             _ => None,
         })
         .filter(|frame| !shared().cache.has(&(frame.object.id, frame.pgno)))
@@ -288,6 +314,6 @@ pub(super) fn fetch(source: &Arc<Source>, state: &State, wanted: &[u32]) {
 fn joins(run: &[Frame], frame: &Frame) -> bool {
     let (Some(first), Some(last)) = (run.first(), run.last()) else { return false };
     first.object.id == frame.object.id
-        && frame.offset - last.end() <= GAP_BYTES
+        && frame.offset.checked_sub(last.end()).is_some_and(|gap| gap <= GAP_BYTES)
         && frame.end() - first.offset <= RUN_BYTES
 }

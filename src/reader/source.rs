@@ -6,6 +6,7 @@ use super::flight::{Flight, Numbered, Pages, run, shared};
 use super::follow::Follow;
 use super::hydrate::Hydration;
 use super::index::Frame;
+use super::lazy::LazyIndex;
 use super::object::ObjectId;
 use super::prefetch::Trees;
 use super::state::{Place, State};
@@ -14,7 +15,7 @@ use crate::lock::{Condvar, Mutex, RwLock};
 use crate::ltx::{Pgno, decode_frame, page_checksum};
 use crate::replica::Replica;
 use crate::time::Timestamp;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -50,6 +51,8 @@ pub(super) struct Source {
     pub follow: Mutex<Follow>,
     /// Held while the next state is looked for.
     pub polling: Mutex<()>,
+    /// Somebody wants it to be looked for once more.
+    pub again: AtomicBool,
     /// Connections that follow.
     pub followers: AtomicUsize,
     pub trees: Mutex<Trees>,
@@ -73,6 +76,7 @@ impl Source {
             changed: Condvar::new(),
             follow: Mutex::default(),
             polling: Mutex::default(),
+            again: AtomicBool::new(false),
             followers: AtomicUsize::new(0),
             trees: Mutex::default(),
             tally: Tally::default(),
@@ -92,24 +96,27 @@ impl Source {
         *self.last_error.lock() = Some((error.clone(), Timestamp::now()));
     }
 
-    /// A page as it is stored. `window`: how many bytes behind it may come along.
+    /// A page as it is stored, and whether it was at hand and had been read before. `window`: how many bytes behind it
+    /// may come along.
     pub fn page(
         self: &Arc<Self>,
         state: &Arc<State>,
         pgno: Pgno,
         window: u64,
         cancelled: &dyn Fn() -> bool,
-    ) -> Result<Page> {
+    ) -> Result<(Page, bool)> {
         let mut blocks_read = 0;
         loop {
             match state.find(pgno) {
-                Place::Zeros => return Ok(vec![0; state.page_size.bytes()].into()),
+                Place::Zeros => return Ok((vec![0; state.page_size.bytes()].into(), true)),
                 Place::Nowhere => {
                     return Err(Error::corrupt(format!("page {pgno} of TXID {} is in no file", state.txid)));
                 }
-                Place::Unread(index, block) if blocks_read < 3 => {
+                Place::Unread(index, block) if blocks_read < state.blocks_for_a_page() => {
                     blocks_read += 1;
                     let source = Arc::clone(self);
+                    // Whoever needs one block soon needs others.
+                    self.read_ahead(&index, index.behind(block));
                     self.wait_for(cancelled, move || index.read(source.replica.store().as_ref(), block))?;
                 }
                 // Other readers' blocks push it out as soon as it is read.
@@ -125,14 +132,14 @@ impl Source {
         frame: &Frame,
         window: u64,
         cancelled: &dyn Fn() -> bool,
-    ) -> Result<Page> {
+    ) -> Result<(Page, bool)> {
         let key = (frame.object.id, frame.pgno);
         let mut is_new = true;
         loop {
             if let Some((page, first)) = shared().cache.get(&key) {
                 self.tally.hits.fetch_add(u64::from(is_new), Ordering::Relaxed);
                 self.tally.ahead_used.fetch_add(u64::from(first), Ordering::Relaxed);
-                return Ok(page);
+                return Ok((page, is_new && !first));
             }
             self.tally.misses.fetch_add(u64::from(std::mem::take(&mut is_new)), Ordering::Relaxed);
             let (flight, run) = {
@@ -162,7 +169,7 @@ impl Source {
                 Ok(pages) => {
                     let at = pages.binary_search_by_key(&frame.pgno, |(pgno, _)| *pgno);
                     if let Some((_, page)) = at.ok().and_then(|at| pages.get(at)) {
-                        return Ok(Arc::clone(page));
+                        return Ok((Arc::clone(page), false));
                     }
                     if is_own {
                         return Err(Error::bug("a page is lost"));
@@ -218,6 +225,22 @@ impl Source {
         // A task that is not taken is dropped, which lands the flight.
         if let Err(error) = pool.run_at(Instant::now(), move || task.fly()) {
             log::warn!("{}: {error}", self.url);
+        }
+    }
+
+    /// Reads the blocks of an index from one on, on other threads, once: those in front of it come last.
+    pub fn read_ahead(self: &Arc<Self>, index: &Arc<LazyIndex>, from: usize) {
+        if self.is_local || !index.begin_reading_ahead() {
+            return;
+        }
+        for blocks in index.stretches(from) {
+            let (source, index) = (Arc::clone(self), Arc::clone(index));
+            let _ = shared().ahead.run_at(Instant::now(), move || {
+                let store = source.replica.store();
+                if let Err(error) = index.read_all(store.as_ref(), blocks) {
+                    log::warn!("{}: {}: {error}", source.url, index.key());
+                }
+            });
         }
     }
 
@@ -303,7 +326,8 @@ fn bytes_of<'a>(frame: &Frame, bytes: &'a [u8], start: u64) -> Option<&'a [u8]> 
     bytes.get(from..from.checked_add(frame.len as usize)?)
 }
 
-fn decode(frame: &Frame, bytes: &[u8]) -> Result<Page> {
+/// The page of a frame, checked by all that is known of it (R7).
+pub(super) fn decode(frame: &Frame, bytes: &[u8]) -> Result<Page> {
     let mut page = vec![0; frame.object.header.page_size.bytes()];
     decode_frame(bytes, frame.pgno, &mut page)?;
     if frame.sum.is_some_and(|sum| sum != page_checksum(frame.pgno, &page)) {

@@ -109,6 +109,12 @@ impl State {
         Place::Nowhere
     }
 
+    /// How many blocks of indexes may be read to find one page: each layer has one for it, which other pages may push
+    /// out again.
+    pub fn blocks_for_a_page(&self) -> usize {
+        3 + 2 * self.layers.iter().filter(|layer| matches!(layer, Layer::Lazy(_))).count()
+    }
+
     /// In bytes.
     pub fn size(&self) -> u64 {
         u64::from(self.commit) * u64::from(self.page_size.get())

@@ -12,7 +12,7 @@ pub(super) fn set_time(connection: Connection, arguments: &[Value]) -> Result<Va
         let got = arguments.first().unwrap_or(&Value::Null);
         return Err(wrong("litestream_set_time", "a time, a TXID or 'latest'", got));
     };
-    opened(connection)?.travel(when, connection.keeps_reading())?;
+    opened(connection)?.travel(when, connection.keeps_reading(), &|| connection.is_interrupted())?;
     Ok(Value::Null)
 }
 

@@ -165,10 +165,10 @@ impl Opened {
     ///
     /// # Errors
     /// A moment that is none, or not there; a transaction that is open, since it keeps its state.
-    pub fn travel(&self, when: &str, keeps_reading: bool) -> Result<()> {
+    pub fn travel(&self, when: &str, keeps_reading: bool, cancelled: &dyn Fn() -> bool) -> Result<()> {
         let target = parse_when(when, &SystemClock)?;
         self.refuse_inside_a_transaction(keeps_reading)?;
-        self.connected()?.travel(target)
+        self.connected()?.travel(target, cancelled)
     }
 
     fn refuse_inside_a_transaction(&self, keeps_reading: bool) -> Result<()> {
@@ -232,7 +232,7 @@ impl Opened {
             "litestream_time" => {
                 if let Some(when) = argument {
                     // While SQLite prepares the PRAGMA, nothing that is open is its own.
-                    self.travel(when, true)?;
+                    self.travel(when, true, &|| false)?;
                     return Ok(PragmaAnswer::Row(None));
                 }
                 self.position()?.1.to_string()

@@ -267,3 +267,67 @@ fn a_replica_that_was_just_read_is_remembered() {
         assert_eq!(*lists.get_or_insert(now), now);
     }
 }
+
+/// R12: an object that is there and may not be read proves nothing.
+#[test]
+fn r12_what_is_refused_is_no_proof() {
+    let mut written = Written::new(1024);
+    workload(&mut written, 3);
+    let source = written.source();
+    let connected = open(&source, Target::Latest).unwrap();
+    let refused = crate::store::fault::Fault::Before(crate::error::Error::new(Kind::Denied, "403 Forbidden"));
+    written.faults.always(Call::GetEnd, refused);
+    // Nothing new: a key that may not list is told 403, too, and a listing that is answered proves it.
+    source.poll().unwrap();
+    written.ship("INSERT INTO t(b) VALUES (1);");
+    std::thread::sleep(Duration::from_millis(20));
+    assert_eq!(source.poll().unwrap_err().kind(), Kind::Denied);
+    assert!(connected.lag().unwrap() >= Duration::from_millis(20));
+    assert_eq!(connected.status().state, "retrying");
+    written.faults.clear();
+    source.poll().unwrap();
+    written.assert_sees(&connected, 4);
+}
+
+/// However many open at a time: the store is asked for news about once, and nobody waits for ever.
+#[test]
+fn many_that_open_at_a_time_ask_once() {
+    let mut written = Written::new(1024);
+    workload(&mut written, 3);
+    let source = written.source();
+    let _first = open(&source, Target::Latest).unwrap();
+    workload(&mut written, 3);
+    written.put(1, 1, 5);
+    (1..=4).for_each(|n| written.delete(0, n, n));
+    source.follow.lock().expire();
+    let before = written.faults.count(Call::GetEnd);
+    let settings = super::Settings { poll_interval: Duration::from_secs(3600), ..super::Settings::default() };
+    std::thread::scope(|scope| {
+        for _ in 0..100 {
+            scope.spawn(|| {
+                let source = std::sync::Arc::clone(&source);
+                let connected = super::connect_to("a.db", source, Target::Latest, &settings, &|| false).unwrap();
+                assert_eq!(connected.position().unwrap().0, txid(6));
+            });
+        }
+    });
+    let asked = written.faults.count(Call::GetEnd) - before;
+    assert!(asked < 20, "{asked}");
+}
+
+/// R9: the shortest interval that anybody asks for counts, from then on.
+#[test]
+fn r9_who_wants_news_sooner_gets_them_sooner() {
+    let mut written = Written::new(1024);
+    workload(&mut written, 3);
+    let source = written.source();
+    let _slow = open(&source, Target::Latest).unwrap();
+    let settings = super::Settings { poll_interval: Duration::from_millis(5), ..super::Settings::default() };
+    let quick = super::connect_to("a.db", source, Target::Latest, &settings, &|| false).unwrap();
+    written.ship("INSERT INTO t(b) VALUES (1);");
+    let end = std::time::Instant::now() + Duration::from_secs(60);
+    while quick.position().unwrap().0 != txid(4) {
+        assert!(std::time::Instant::now() < end);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

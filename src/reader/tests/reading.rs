@@ -176,15 +176,15 @@ fn a_moment_is_a_txid_or_a_time() {
     workload(&mut written, 8);
     let connected = open(&written.source(), Target::Latest).unwrap();
     for n in [3, 1, 8, 5] {
-        connected.travel(Target::Before(crate::time::Timestamp(Written::time(n).0 + 1))).unwrap();
+        connected.travel(Target::Before(crate::time::Timestamp(Written::time(n).0 + 1)), &|| false).unwrap();
         written.assert_sees(&connected, n);
     }
-    let error = connected.travel(Target::Before(Written::time(1))).unwrap_err();
+    let error = connected.travel(Target::Before(Written::time(1)), &|| false).unwrap_err();
     assert_eq!(error.kind(), Kind::NotFound, "{error}");
     written.assert_sees(&connected, 5);
-    connected.travel(Target::Latest).unwrap();
+    connected.travel(Target::Latest, &|| false).unwrap();
     written.assert_sees(&connected, 8);
-    assert_eq!(connected.travel(Target::Txid(txid(9))).unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(connected.travel(Target::Txid(txid(9)), &|| false).unwrap_err().kind(), Kind::NotFound);
 }
 
 /// A transaction that travels keeps what it sees until its end.
@@ -194,9 +194,22 @@ fn r10_a_transaction_keeps_its_state_when_the_connection_moves() {
     workload(&mut written, 4);
     let connected = open(&written.source(), Target::Latest).unwrap();
     connected.begin().unwrap();
-    connected.travel(Target::Txid(txid(2))).unwrap();
+    connected.travel(Target::Txid(txid(2)), &|| false).unwrap();
     written.assert_sees(&connected, 4);
     connected.end();
     connected.begin().unwrap();
     written.assert_sees(&connected, 2);
+}
+
+/// R7: what was the newest state never silently becomes an earlier one.
+#[test]
+fn r7_a_damaged_newest_file_is_no_earlier_state() {
+    let mut written = Written::new(1024);
+    workload(&mut written, 5);
+    written.store.damage(&key(0, 5, 5), |bytes| bytes[120] ^= 1).unwrap();
+    let error = open(&written.source(), Target::Latest).map(|_| ()).unwrap_err();
+    assert_eq!(error.kind(), Kind::Corrupt, "{error}");
+    assert!(error.to_string().contains(&key(0, 5, 5)), "{error}");
+    written.put(1, 4, 5);
+    written.assert_sees(&open(&written.source(), Target::Latest).unwrap(), 5);
 }
