@@ -226,9 +226,10 @@ def social(path, posts):
     def when():
         return draw.randrange(1_075_000_000, 1_169_000_000)
 
+    phrases = [" ".join(draw.choices(WORDS, k=7)) + ". " for _ in range(8)]  # Turbolite's posts are made so
+
     def text(low, high):
-        length = draw.randrange(low, high)
-        return " ".join(draw.choices(WORDS, k=length // 4))[:length]
+        return "".join(draw.choices(phrases, k=high // 20))[:draw.randrange(low, high)]
 
     def insert(table_name, width, rows):
         connection.execute("BEGIN")
