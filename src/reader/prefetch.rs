@@ -108,6 +108,7 @@ impl Tracks {
         if source.is_local || self.warm > WARM {
             return;
         }
+        let mut roots = Vec::new();
         let wanted = {
             let mut trees = source.trees.lock();
             let mut wanted = Vec::new();
@@ -116,13 +117,17 @@ impl Tracks {
             }
             let parent = trees.parents.get(&pgno.get()).copied();
             if let Some((1, _)) = parent.or((pgno == Pgno::FIRST).then_some((1, 0))) {
-                wanted.extend(btree::roots(pgno, page).into_iter().take(FEW));
+                roots = btree::roots(pgno, page);
+                roots.truncate(FEW);
             }
             self.along(source, state, &mut trees, pgno, parent, &mut wanted);
             wanted
         };
+        if !roots.is_empty() {
+            fetch(source, state, &roots, Some(Deeper { state: Arc::clone(state), step: DeeperStep::Roots }));
+        }
         if !wanted.is_empty() {
-            fetch(source, state, &wanted);
+            fetch(source, state, &wanted, None);
         }
     }
 
@@ -269,8 +274,49 @@ fn cross(state: &State, trees: &mut Trees, parent: u32, step: i64, wanted: &mut 
     None
 }
 
+/// What is fetched after pages that nobody asked for have come: each look-up in a tree goes through its interior pages,
+/// so they are there before the first one.
+#[derive(Clone)]
+pub(super) struct Deeper {
+    state: Arc<State>,
+    step: DeeperStep,
+}
+
+/// Which pages have come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum DeeperStep {
+    /// Roots: then a child of each, which tells whether it is a leaf.
+    Roots,
+    /// The first child of roots: then its siblings, if it is none.
+    Children,
+}
+
+impl Deeper {
+    pub fn go_on(self, source: &Arc<Source>, pages: &[(Pgno, Page)]) {
+        let mut wanted = Vec::new();
+        {
+            let mut trees = source.trees.lock();
+            for (pgno, page) in pages {
+                let Some(children) = btree::children(*pgno, page) else { continue };
+                let children = trees.learn(pgno.get(), children);
+                match self.step {
+                    DeeperStep::Roots => wanted.extend(children.first()),
+                    DeeperStep::Children => {
+                        let parent = trees.parents.get(&pgno.get()).map(|(parent, _)| *parent);
+                        let siblings = parent.and_then(|parent| trees.children.get(&parent));
+                        wanted.extend(siblings.into_iter().flat_map(|all| all.iter()));
+                    }
+                }
+            }
+        }
+        wanted.truncate(FEW);
+        let next = (self.step == DeeperStep::Roots).then(|| Self { step: DeeperStep::Children, ..self.clone() });
+        fetch(source, &self.state, &wanted, next);
+    }
+}
+
 /// Fetches pages, in runs, unless they are at hand or under way.
-pub(super) fn fetch(source: &Arc<Source>, state: &State, wanted: &[u32]) {
+fn fetch(source: &Arc<Source>, state: &State, wanted: &[u32], deeper: Option<Deeper>) {
     let mut frames: Vec<Frame> = wanted
         .iter()
         .filter_map(|page| match state.find(Pgno::new(*page)?) {
@@ -307,7 +353,7 @@ pub(super) fn fetch(source: &Arc<Source>, state: &State, wanted: &[u32]) {
     drop(flights);
     for (flight, run) in runs {
         source.ahead_of(run.len());
-        source.fly(&flight, run, None, true);
+        source.fly(&flight, run, None, deeper.clone());
     }
 }
 

@@ -8,7 +8,7 @@ use super::hydrate::Hydration;
 use super::index::Frame;
 use super::lazy::LazyIndex;
 use super::object::ObjectId;
-use super::prefetch::Trees;
+use super::prefetch::{Deeper, Trees};
 use super::state::{Place, State};
 use crate::error::{Error, Kind, Result};
 use crate::lock::{Condvar, Mutex, RwLock};
@@ -161,7 +161,7 @@ impl Source {
             let is_own = run.is_some();
             if let Some(run) = run {
                 self.ahead_of(run.len().saturating_sub(1));
-                self.fly(&flight, run, Some(frame.pgno), false);
+                self.fly(&flight, run, Some(frame.pgno), None);
             }
             let landed = flight.wait(cancelled);
             // Another one's request may have left this page out, or failed of another page.
@@ -216,8 +216,9 @@ impl Source {
     }
 
     /// Fetches the pages of a run, which `flight` was entered for: here if the store is local, else on a thread.
-    pub fn fly(self: &Arc<Self>, flight: &Arc<Flight>, run: Vec<Frame>, wanted: Option<Pgno>, only_ahead: bool) {
-        let task = Flying { source: Arc::clone(self), flight: Arc::clone(flight), run, wanted };
+    pub fn fly(self: &Arc<Self>, flight: &Arc<Flight>, run: Vec<Frame>, wanted: Option<Pgno>, deeper: Option<Deeper>) {
+        let only_ahead = wanted.is_none();
+        let task = Flying { source: Arc::clone(self), flight: Arc::clone(flight), run, wanted, deeper };
         if self.is_local {
             return task.fly();
         }
@@ -342,12 +343,17 @@ struct Flying {
     flight: Arc<Flight>,
     run: Vec<Frame>,
     wanted: Option<Pgno>,
+    deeper: Option<Deeper>,
 }
 
 impl Flying {
     fn fly(mut self) {
         let outcome = crate::panic::guard(|| self.source.fetch(&self.run, self.wanted)).and_then(|outcome| outcome);
+        let deeper = self.deeper.take().zip(outcome.as_ref().ok().cloned());
         self.land(outcome.map_err(|error| self.source.named(error)));
+        if let Some((deeper, pages)) = deeper {
+            let _ = crate::panic::guard(|| deeper.go_on(&self.source, &pages));
+        }
     }
 
     /// Who finds a page missing in what has landed must find no such flight any more.
