@@ -82,8 +82,8 @@ class Proxy:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 upstream = await self.pass_on(head, reader, writer, upstream)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass  # either side went away
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass  # either side went away, or the proxy ends
         finally:
             writer.close()
             if upstream:

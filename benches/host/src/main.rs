@@ -38,13 +38,16 @@ fn main() -> Result<()> {
         db.query_row("SELECT litestream_replicate(?1)", [url], |_| Ok(()))?;
         db.query_row("SELECT litestream_sync()", [], |_| Ok(()))?;
     }
+    if workload == "idle" {
+        // Nobody watches: that would be all that is measured.
+        return workloads::idle(&db, amount.parse()?, url.is_some());
+    }
     let wal = measure::LargestFile::watch(format!("{path}-wal"));
     match workload.as_str() {
         "w1" => workloads::single_rows(&db, amount)?,
         "w2" => workloads::bulk(&db, amount.parse()?)?,
         "w3" => workloads::beside_a_long_reader(&db, path, amount.parse()?)?,
         "latency" => workloads::latency(&db, amount)?,
-        "idle" => workloads::idle(amount.parse()?)?,
         "syncs" => workloads::syncs(&db, amount.parse()?)?,
         _ => return Err(USAGE.into()),
     }
@@ -54,9 +57,7 @@ fn main() -> Result<()> {
         let started = Instant::now();
         db.query_row("SELECT litestream_sync(600)", [], |_| Ok(()))?;
         println!("sync_s {:.3}", started.elapsed().as_secs_f64());
-        let sql = "SELECT requests_get + requests_put + requests_list + requests_head + requests_delete, bytes_out \
-                   FROM litestream_status";
-        let (requests, bytes): (i64, i64) = db.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let (requests, bytes) = workloads::asked(&db)?;
         println!("requests {requests}\nbytes {bytes}");
     }
     Ok(())

@@ -77,13 +77,22 @@ pub fn beside_a_long_reader(db: &Connection, path: &str, rows: usize) -> Result<
 }
 
 /// Nothing happens for some seconds.
-pub fn idle(seconds: f64) -> Result<()> {
+pub fn idle(db: &Connection, seconds: f64, is_replicated: bool) -> Result<()> {
     // What the start has left to do is not idling.
     std::thread::sleep(Duration::from_secs(3));
-    let before = measure::cpu_seconds()?;
+    let requests = || if is_replicated { asked(db).map(|(requests, _)| requests) } else { Ok(0) };
+    let (before, requests_before) = (measure::cpu_seconds()?, requests()?);
     std::thread::sleep(Duration::from_secs_f64(seconds));
     println!("cpu_seconds {:.6}", measure::cpu_seconds()? - before);
+    println!("requests {}", requests()? - requests_before);
     Ok(())
+}
+
+/// Requests, and bytes sent, of the one database that is replicated.
+pub fn asked(db: &Connection) -> Result<(i64, i64)> {
+    let sql = "SELECT requests_get + requests_put + requests_list + requests_head + requests_delete, bytes_out \
+               FROM litestream_status";
+    Ok(db.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?)
 }
 
 /// Commits, each waited for: as many objects.
