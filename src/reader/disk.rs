@@ -26,6 +26,8 @@ const MAGIC: [u8; 4] = *b"LSPG";
 const RECORD_HEADER: usize = 20;
 /// No frame is longer.
 const FRAME_BYTES_MAX: usize = 66_000;
+/// A stretch takes little more than its bytes, or a few times that if processes write the same frames at the same time.
+const FILE_BYTES_MAX: u64 = 8 * STRETCH;
 /// Files that are kept open.
 const OPEN_FILES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(63);
 /// A file that ends in the middle of a record is being written, or was left by a crash, if it is older than that.
@@ -53,6 +55,8 @@ struct Stretch {
     file: File,
     /// Bytes whose records are known.
     known: u64,
+    /// Bytes that there were. What is between is a record that another process is writing, or was killed in.
+    length: u64,
     frames: HashMap<u32, (u64, u32)>,
 }
 
@@ -97,8 +101,15 @@ impl Disk {
         }
         let mut bytes = vec![0; RECORD_HEADER + len as usize];
         stretch.file.read_exact_at(&mut bytes, at).ok()?;
-        let (pgno, frame_bytes) = parse(&frame.object.id, &bytes)?;
-        (pgno == frame.pgno.get()).then(|| frame_bytes.to_vec())
+        if let Parsed::Record(pgno, frame_bytes) = parse(&frame.object.id, &bytes)
+            && pgno == frame.pgno.get()
+        {
+            return Some(frame_bytes.to_vec());
+        }
+        // It was changed since its records were read.
+        drop(stretch);
+        self.forget(frame);
+        None
     }
 
     /// Keeps frames. What cannot be written is not kept: a cache is no reason to fail.
@@ -118,14 +129,25 @@ impl Disk {
     fn append(&self, first: &Frame, frames: &[(&Frame, &[u8])]) -> std::io::Result<()> {
         let Some(stretch) = self.stretch(first, true) else { return Ok(()) };
         let mut records = Vec::new();
-        {
+        let written = {
             let mut stretch = stretch.lock();
-            stretch.read_on(&first.object.id);
+            let is_ours = stretch.read_on(&first.object.id).is_some();
             for (frame, bytes) in frames.iter().filter(|(frame, _)| !stretch.frames.contains_key(&frame.pgno.get())) {
                 record(&mut records, frame, bytes);
             }
-            // One write, at the end of the file, wherever other processes have moved it.
-            stretch.file.write_all(&records)?;
+            if !is_ours {
+                Err(None)
+            } else if stretch.known < stretch.length || stretch.length + records.len() as u64 > FILE_BYTES_MAX {
+                // Behind a record that stays torn nothing would be found, and the file would never be seen to be old.
+                return Ok(());
+            } else {
+                // One write, at the end of the file, wherever other processes have moved it.
+                stretch.file.write_all(&records).map_err(Some)
+            }
+        };
+        if let Err(error) = written {
+            self.forget(first);
+            return error.map_or(Ok(()), Err);
         }
         let is_much = {
             let mut state = self.state.lock();
@@ -146,24 +168,27 @@ impl Disk {
             return Some(Arc::clone(stretch));
         }
         let path = self.path(&key);
-        let opened = OpenOptions::new().read(true).append(true).create(create).mode(0o600).open(&path);
-        let file = match opened {
-            Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
-            Err(error) => {
-                log::warn!("{}: {error}", path.display());
-                return None;
+        // What is found to be something else is removed; then it is made anew.
+        for _ in 0..2 {
+            let opened = OpenOptions::new().read(true).append(true).create(create).mode(0o600).open(&path);
+            let file = match opened {
+                Ok(file) => file,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+                Err(error) => {
+                    log::warn!("{}: {error}", path.display());
+                    return None;
+                }
+            };
+            let mut stretch = Stretch { file, known: 0, length: 0, frames: HashMap::new() };
+            if stretch.read_on(&key.0).is_some() {
+                stretch.touch();
+                let stretch = Arc::new(Mutex::new(stretch));
+                self.state.lock().files.put(key, Arc::clone(&stretch));
+                return Some(stretch);
             }
-        };
-        let now = SystemTime::now();
-        let used = file.metadata().and_then(|stat| stat.modified()).unwrap_or(now);
-        if now.duration_since(used).is_ok_and(|age| age > TOUCHED_EVERY) {
-            let _ = file.set_modified(now);
+            self.forget(frame);
         }
-        let stretch = Arc::new(Mutex::new(Stretch { file, known: 0, frames: HashMap::new() }));
-        stretch.lock().read_on(&key.0);
-        self.state.lock().files.put(key, Arc::clone(&stretch));
-        Some(stretch)
+        None
     }
 
     fn path(&self, (id, number): &(ObjectId, u64)) -> PathBuf {
@@ -216,22 +241,40 @@ impl Stretch {
     /// Takes in the records that were appended, by whomever; `None` if the file holds something else.
     fn read_on(&mut self, id: &ObjectId) -> Option<()> {
         let stat = self.file.metadata().ok()?;
-        let length = usize::try_from(stat.len().checked_sub(self.known)?).ok()?;
+        self.length = stat.len();
+        if self.length > FILE_BYTES_MAX {
+            return None;
+        }
+        let length = usize::try_from(self.length.checked_sub(self.known)?).ok()?;
         let mut bytes = vec![0; length];
         self.file.read_exact_at(&mut bytes, self.known).ok()?;
         let mut rest = bytes.as_slice();
         while !rest.is_empty() {
-            let Some((pgno, frame)) = parse(id, rest) else {
-                let age = stat.modified().ok().and_then(|time| SystemTime::now().duration_since(time).ok());
-                // Perhaps another process is in the middle of its write.
-                return age.is_none_or(|age| age < WRITTEN_WITHIN).then_some(());
-            };
-            self.frames.insert(pgno, (self.known, frame.len() as u32));
-            let record = RECORD_HEADER + frame.len();
-            self.known += record as u64;
-            rest = rest.get(record..)?;
+            match parse(id, rest) {
+                Parsed::Record(pgno, frame) => {
+                    self.frames.insert(pgno, (self.known, frame.len() as u32));
+                    let record = RECORD_HEADER + frame.len();
+                    self.known += record as u64;
+                    rest = rest.get(record..)?;
+                }
+                Parsed::Start => {
+                    let age = stat.modified().ok().and_then(|time| SystemTime::now().duration_since(time).ok());
+                    // Perhaps another process is in the middle of its write.
+                    return age.is_none_or(|age| age < WRITTEN_WITHIN).then_some(());
+                }
+                Parsed::Else => return None,
+            }
         }
         Some(())
+    }
+
+    /// It is used. One that ends in the middle of a record keeps its time, which tells what to think of that.
+    fn touch(&self) {
+        let now = SystemTime::now();
+        let used = self.file.metadata().and_then(|stat| stat.modified()).unwrap_or(now);
+        if self.known == self.length && now.duration_since(used).is_ok_and(|age| age > TOUCHED_EVERY) {
+            let _ = self.file.set_modified(now);
+        }
     }
 }
 
@@ -243,19 +286,30 @@ fn record(records: &mut Vec<u8>, frame: &Frame, bytes: &[u8]) {
     records.extend_from_slice(bytes);
 }
 
-/// The first record: its page, and its frame.
-fn parse<'a>(id: &ObjectId, bytes: &'a [u8]) -> Option<(u32, &'a [u8])> {
-    let (header, rest) = bytes.split_first_chunk::<RECORD_HEADER>()?;
-    let (magic, header) = header.split_first_chunk::<4>()?;
-    let (pgno, header) = header.split_first_chunk::<4>()?;
-    let (length, sum) = header.split_first_chunk::<4>()?;
-    let (pgno, length) = (u32::from_be_bytes(*pgno), u32::from_be_bytes(*length) as usize);
-    if *magic != MAGIC || length > FRAME_BYTES_MAX {
-        return None;
+/// What bytes begin with.
+enum Parsed<'a> {
+    /// A record: its page, and its frame.
+    Record(u32, &'a [u8]),
+    /// The start of one.
+    Start,
+    /// Something else.
+    Else,
+}
+
+fn parse<'a>(id: &ObjectId, bytes: &'a [u8]) -> Parsed<'a> {
+    let Some((header, rest)) = bytes.split_first_chunk::<RECORD_HEADER>() else {
+        return if bytes.iter().zip(&MAGIC).all(|(byte, magic)| byte == magic) { Parsed::Start } else { Parsed::Else };
+    };
+    let [m0, m1, m2, m3, p0, p1, p2, p3, l0, l1, l2, l3, sum @ ..] = *header;
+    let (pgno, length) = (u32::from_be_bytes([p0, p1, p2, p3]), u32::from_be_bytes([l0, l1, l2, l3]) as usize);
+    if [m0, m1, m2, m3] != MAGIC || length > FRAME_BYTES_MAX {
+        return Parsed::Else;
     }
-    let frame = rest.get(..length)?;
-    let sum = u64::from_be_bytes(*sum.first_chunk()?);
-    (sum == checksum(id, pgno, frame)).then_some((pgno, frame))
+    match rest.get(..length) {
+        None => Parsed::Start,
+        Some(frame) if u64::from_be_bytes(sum) == checksum(id, pgno, frame) => Parsed::Record(pgno, frame),
+        Some(_) => Parsed::Else,
+    }
 }
 
 fn checksum(id: &ObjectId, pgno: u32, frame: &[u8]) -> u64 {

@@ -76,6 +76,17 @@ impl Blocks {
     }
 }
 
+#[cfg(test)]
+pub(super) fn forget_blocks(object: super::object::ObjectId) {
+    let mut blocks = shared().blocks.0.lock();
+    let keys: Vec<_> = blocks.0.iter().map(|(key, _)| *key).filter(|key| key.0 == object).collect();
+    for key in keys {
+        if let Some(block) = blocks.0.pop(&key) {
+            blocks.1 -= block.bytes();
+        }
+    }
+}
+
 pub(super) fn shared() -> &'static Shared {
     SHARED.get()
 }

@@ -5,37 +5,38 @@
 //! which reads it from the store as before, and no page needs to be kept back.
 //!
 //! The file survives the process if the user named it. Beside it lies a record: the state that the file has, or from
-//! which to which it is going, synced before the first page is written. After a crash only what is the same in both
-//! states is trusted.
+//! which to which it is going, synced before the first page is written. After a crash only what is the same in all of
+//! these states is trusted, and what the record says was copied since, in an order that must be the same one.
 
 use super::flight::run_all;
+use super::hydrating::{frames, runs};
 use super::index::Frame;
-use super::source::{GAP_BYTES, Source};
-use super::state::{Place, State};
+use super::source::Source;
+use super::state::State;
 use crate::config::Hydrate;
 use crate::error::{Context, Error, Kind, Result};
-use crate::lock::{Mutex, RwLock};
+use crate::lock::{Mutex, PerProcess, RwLock};
 use crate::ltx::{Pgno, Txid};
 use crate::replica::Target;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// Bytes of one request.
-const RUN_BYTES: u64 = 4 << 20;
 /// Requests at a time.
 const RUNS: usize = 6;
-/// Pages between two records of how far the first copy has come.
-const RECORD_EVERY: u64 = 16_384;
-/// How often the thread looks whether it is still wanted.
-const LOOKS: Duration = Duration::from_millis(500);
-/// A failure is followed by so long a pause.
-const PAUSE: Duration = Duration::from_secs(1);
+/// Pages between two records of how far a copy has come.
+const RECORD_EVERY: usize = if cfg!(test) { 8 } else { 16_384 };
+/// States on the way to which a copy may have been broken off, and what it had before is still of use.
+const TOWARDS_MAX: usize = 4;
+/// Within that time a file is given back by a replica of this process that nobody reads any more.
+const GIVEN_BACK_WITHIN: Duration = Duration::from_secs(3);
 
 /// What lies beside the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,12 +44,14 @@ struct Record {
     /// Of which replica; a digest.
     replica: String,
     page_size: u32,
-    /// The state that the file has, but for what was written towards another one.
+    /// The state that the file has, but for what was written towards others.
     has: Option<Mark>,
-    /// The state that is being written.
-    towards: Option<Mark>,
-    /// Pages of the first copy that are there, in the order of objects and offsets.
+    /// The states that were being written since, the last one until now. Without `has` there is one at most.
+    towards: Vec<Mark>,
+    /// Of the frames of the last one, in their order, so many from the first on are there.
     done: u64,
+    /// A digest of these frames: another plan for the same state has others, in another order.
+    plan: String,
 }
 
 /// Names a state.
@@ -65,18 +68,77 @@ impl Mark {
     }
 }
 
+/// What of the record counts until the next one.
+#[derive(Debug, Default)]
+struct Kept {
+    has: Option<Mark>,
+    towards: Vec<Mark>,
+    /// The last state that was whole here.
+    whole: Option<Mark>,
+}
+
+impl Kept {
+    /// Before the first page of a state is written.
+    fn goes_towards(&mut self, mark: Mark) {
+        self.towards.retain(|other| *other != mark);
+        if self.has.is_none() || self.towards.len() >= TOWARDS_MAX {
+            self.has = None;
+            self.towards.clear();
+        }
+        self.towards.push(mark);
+    }
+}
+
+/// The files that are open in this process, by device and number.
+static HELD: PerProcess<Mutex<BTreeSet<(u64, u64)>>> = PerProcess::new();
+
+/// One of them.
+struct Held((u64, u64));
+
+impl Held {
+    fn is(file: &File) -> bool {
+        file.metadata().is_ok_and(|stat| HELD.get().lock().contains(&(stat.dev(), stat.ino())))
+    }
+
+    fn new(file: &File) -> std::io::Result<Self> {
+        let stat = file.metadata()?;
+        HELD.get().lock().insert((stat.dev(), stat.ino()));
+        Ok(Self((stat.dev(), stat.ino())))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        HELD.get().lock().remove(&self.0);
+    }
+}
+
+/// A copy that was not made, and a page of what failed.
+pub(super) struct Failed {
+    pub error: Error,
+    pub pgno: Option<Pgno>,
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self { error, pgno: None }
+    }
+}
+
 /// The file and what is in it.
 pub(super) struct Hydration {
     path: PathBuf,
     /// The record's place; `None` for a file that ends with the process.
     record: Option<PathBuf>,
     file: File,
+    /// Behind the file, which is unlocked by then.
+    _held: Held,
     page_size: u32,
     /// Of each page the object that it came from; 0 for what is not there. Held while a page is read.
     stamps: RwLock<Vec<u64>>,
     done: AtomicU64,
     total: AtomicU64,
-    has: Mutex<Option<Mark>>,
+    kept: Mutex<Kept>,
 }
 
 fn stamp(frame: &Frame) -> u64 {
@@ -85,37 +147,39 @@ fn stamp(frame: &Frame) -> u64 {
 
 impl Hydration {
     /// Opens the file, and trusts what its record lets it.
-    fn open(source: &Arc<Source>, wanted: &Hydrate, state: &State) -> Result<Self> {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let path = wanted.path.clone().unwrap_or_else(|| {
-            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-            std::env::temp_dir().join(format!("litestream-{}-{number}.db", std::process::id()))
-        });
+    pub fn open(source: &Arc<Source>, wanted: &Hydrate, state: &State) -> Result<Self> {
         let is_kept = wanted.path.is_some();
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .create_new(!is_kept)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .with_context(|| format!("hydrate to {}", path.display()))?;
-        if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Err(Error::new(
-                Kind::Busy,
-                format!("{} is hydrated by another process: give each its own hydrate_path", path.display()),
-            ));
+        let (path, file) = match &wanted.path {
+            Some(path) => {
+                (path.clone(), opened(path, false).with_context(|| format!("hydrate to {}", path.display()))?)
+            }
+            None => temporary()?,
+        };
+        let end = Instant::now() + GIVEN_BACK_WITHIN;
+        while rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
+            // Who closes a replica and opens it again, or opens one anew that was begun again, meets his own thread.
+            if !Held::is(&file) || Instant::now() >= end {
+                return Err(Error::new(
+                    Kind::Busy,
+                    format!(
+                        "{} is hydrated by another process or replica: give each its own hydrate_path",
+                        path.display()
+                    ),
+                ));
+            }
+            std::thread::sleep(Duration::from_millis(10));
         }
+        let held = Held::new(&file).with_context(|| path.display().to_string())?;
         let hydration = Self {
             record: is_kept.then(|| with_suffix(&path, ".hydration")),
             path,
             file,
+            _held: held,
             page_size: state.page_size.get(),
             stamps: RwLock::default(),
             done: AtomicU64::new(0),
             total: AtomicU64::new(u64::from(state.commit)),
-            has: Mutex::default(),
+            kept: Mutex::default(),
         };
         let record = hydration
             .read_record()
@@ -137,7 +201,7 @@ impl Hydration {
                     log::warn!("{} is hydrated anew: {error}", hydration.path.display());
                 }
                 hydration.stamps.write().clear();
-                *hydration.has.lock() = None;
+                *hydration.kept.lock() = Kept::default();
                 hydration.file.set_len(0).with_context(|| hydration.path.display().to_string())?;
             }
         }
@@ -154,22 +218,39 @@ impl Hydration {
             }
             Ok(state)
         };
-        let known: Vec<Frame> = match (&record.has, &record.towards) {
-            (Some(has), None) => frames(source, &state(has)?)?,
-            (Some(has), Some(towards)) => {
-                let (has, towards) = (state(has)?, state(towards)?);
-                let kept = frames(source, &has)?;
-                kept.into_iter()
-                    .filter(|frame| matches!(towards.find(frame.pgno), Place::At(new) if stamp(&new) == stamp(frame)))
-                    .collect()
-            }
-            (None, Some(towards)) => {
-                let mut all = frames(source, &state(towards)?)?;
-                all.truncate(usize::try_from(record.done).unwrap_or(0));
-                all
-            }
-            (None, None) => Vec::new(),
+        let mut kept = Kept { has: record.has, towards: record.towards.clone(), whole: None };
+        let last = match record.towards.last() {
+            Some(mark) => frames(source, &state(mark)?).map_err(|failed| failed.error)?,
+            None => Vec::new(),
         };
+        let mut known = Vec::new();
+        if let Some(has) = &record.has {
+            let all_the_same = || -> Result<Vec<Frame>> {
+                let mut same = frames(source, &state(has)?).map_err(|failed| failed.error)?;
+                if !record.towards.is_empty() {
+                    retain_common(&mut same, &last);
+                }
+                for mark in record.towards.iter().rev().skip(1) {
+                    retain_common(&mut same, &frames(source, &state(mark)?).map_err(|failed| failed.error)?);
+                }
+                Ok(same)
+            };
+            match all_the_same() {
+                Ok(same) => known = same,
+                Err(error) if record.towards.is_empty() => return Err(error),
+                // What was copied since is still there.
+                Err(error) => {
+                    log::warn!("{}: {error}", self.path.display());
+                    kept.has = None;
+                    kept.towards.drain(..kept.towards.len().saturating_sub(1));
+                }
+            }
+        }
+        if record.plan == digest(&last) {
+            let done = usize::try_from(record.done).unwrap_or(usize::MAX);
+            known.extend(last.into_iter().take(done));
+        }
+        kept.whole = kept.has.filter(|_| kept.towards.is_empty());
         // Without what it is known to have the file was changed by somebody else.
         let size = self.file.metadata().with_context(|| self.path.display().to_string())?.len();
         let page_size = u64::from(self.page_size);
@@ -177,9 +258,7 @@ impl Hydration {
             return Err(Error::corrupt(format!("{} is too short", self.path.display())));
         }
         self.stamp_all(&known);
-        if record.towards.is_none() {
-            *self.has.lock() = record.has;
-        }
+        *self.kept.lock() = kept;
         Ok(())
     }
 
@@ -223,12 +302,12 @@ impl Hydration {
     /// From 0 to 1.
     pub fn progress(&self) -> f64 {
         let (done, total) = (self.done.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed));
-        if self.has.lock().is_some() { 1.0 } else { (done as f64 / total.max(1) as f64).min(0.999) }
+        if self.kept.lock().whole.is_some() { 1.0 } else { (done as f64 / total.max(1) as f64).min(0.999) }
     }
 
     #[cfg(test)]
     pub fn txid(&self) -> Option<u64> {
-        self.has.lock().map(|mark| mark.txid)
+        self.kept.lock().whole.map(|mark| mark.txid)
     }
 
     pub fn path(&self) -> &Path {
@@ -236,60 +315,96 @@ impl Hydration {
     }
 
     /// Makes the file that state.
-    fn become_state(&self, source: &Arc<Source>, state: &Arc<State>, wanted: &dyn Fn() -> bool) -> Result<()> {
+    pub fn become_state(
+        &self,
+        source: &Arc<Source>,
+        state: &Arc<State>,
+        wanted: &dyn Fn() -> bool,
+    ) -> std::result::Result<(), Failed> {
+        let mark = Mark::of(state);
         let all = frames(source, state)?;
-        let is_first = self.has.lock().is_none();
         let missing: Vec<Frame> = all.iter().filter(|frame| !self.has_frame(frame)).cloned().collect();
         self.total.store(all.len() as u64, Ordering::Relaxed);
-        let mut done = (all.len() - missing.len()) as u64;
-        self.done.store(done, Ordering::Relaxed);
-        let mut record = Record {
-            replica: replica_name(source),
-            page_size: self.page_size,
-            has: *self.has.lock(),
-            towards: Some(Mark::of(state)),
-            done,
+        self.done.store((all.len() - missing.len()) as u64, Ordering::Relaxed);
+        let mut in_a_row = self.count_in_a_row(&all, 0);
+        let mut record = {
+            let mut kept = self.kept.lock();
+            kept.goes_towards(mark);
+            Record {
+                replica: replica_name(source),
+                page_size: self.page_size,
+                has: kept.has,
+                towards: kept.towards.clone(),
+                done: in_a_row as u64,
+                plan: digest(&all),
+            }
         };
         self.write_record(&record)?;
-        if is_first {
+        if record.has.is_none() {
             self.file.set_len(state.size().max(self.size()?)).with_context(|| self.path.display().to_string())?;
         }
-        let runs = runs(missing);
-        let mut recorded = done;
-        for batch in runs.chunks(RUNS) {
+        let mut failed = None;
+        let mut recorded = in_a_row;
+        for batch in runs(missing).chunks(RUNS) {
             if !wanted() {
-                return Err(super::flight::interrupted());
+                return Err(super::flight::interrupted().into());
             }
-            let works = batch.iter().map(|run| {
-                let (source, run) = (Arc::clone(source), run.clone());
-                move || source.fetch_run(&run).map(|(_, pages)| pages)
-            });
-            for (run, pages) in batch.iter().zip(run_all(&|| false, works)?) {
-                let pages = pages?;
-                self.unstamp(run);
-                for ((pgno, page), frame) in pages.iter().zip(run) {
-                    let at = frame.object.header.page_size.offset_of(*pgno);
-                    self.file.write_all_at(page, at).with_context(|| self.path.display().to_string())?;
-                }
-                self.stamp_all(run);
-                done += run.len() as u64;
-                self.done.store(done, Ordering::Relaxed);
-            }
-            // The first copy is resumed where it was; runs are in the order that the record counts in.
-            if is_first && self.record.is_some() && done - recorded >= RECORD_EVERY {
-                recorded = done;
-                record.done = done;
+            failed = failed.or(self.copy(source, batch)?);
+            // A copy is resumed where it was.
+            in_a_row = self.count_in_a_row(&all, in_a_row);
+            if self.record.is_some() && in_a_row - recorded >= RECORD_EVERY {
+                recorded = in_a_row;
+                record.done = in_a_row as u64;
                 self.write_record(&record)?;
             }
+            // Damage of one object does not keep the others away.
+            if let Some(failed) = failed.take_if(|failed| failed.error.kind() != Kind::Corrupt) {
+                return Err(failed);
+            }
+        }
+        if let Some(failed) = failed {
+            return Err(failed);
         }
         if self.size()? != state.size() {
             self.stamps.write().truncate(state.commit as usize);
             self.file.set_len(state.size()).with_context(|| self.path.display().to_string())?;
         }
-        record = Record { has: Some(Mark::of(state)), towards: None, ..record };
+        record = Record { has: Some(mark), towards: Vec::new(), done: 0, plan: String::new(), ..record };
         self.write_record(&record)?;
-        *self.has.lock() = Some(Mark::of(state));
+        *self.kept.lock() = Kept { has: Some(mark), towards: Vec::new(), whole: Some(mark) };
         Ok(())
+    }
+
+    /// Copies some runs at a time, and says which failed first; what came beside it is kept.
+    fn copy(&self, source: &Arc<Source>, batch: &[Vec<Frame>]) -> Result<Option<Failed>> {
+        let mut failed = None;
+        let works = batch.iter().map(|run| {
+            let (source, run) = (Arc::clone(source), run.clone());
+            move || source.fetch_run(&run).map(|(_, pages)| pages)
+        });
+        for (run, pages) in batch.iter().zip(run_all(&|| false, works)?) {
+            let pages = match pages {
+                Ok(pages) => pages,
+                Err(error) => {
+                    failed.get_or_insert(Failed { error, pgno: run.first().map(|frame| frame.pgno) });
+                    continue;
+                }
+            };
+            self.unstamp(run);
+            for ((pgno, page), frame) in pages.iter().zip(run) {
+                let at = frame.object.header.page_size.offset_of(*pgno);
+                self.file.write_all_at(page, at).with_context(|| self.path.display().to_string())?;
+            }
+            self.stamp_all(run);
+            self.done.fetch_add(run.len() as u64, Ordering::Relaxed);
+        }
+        Ok(failed)
+    }
+
+    /// How many frames from the first on are there, of which `at_least` are known to be.
+    fn count_in_a_row(&self, frames: &[Frame], at_least: usize) -> usize {
+        let rest = frames.get(at_least..).unwrap_or_default();
+        at_least + rest.iter().take_while(|frame| self.has_frame(frame)).count()
     }
 
     fn size(&self) -> Result<u64> {
@@ -327,6 +442,26 @@ impl Drop for Hydration {
     }
 }
 
+fn opened(path: &Path, must_be_new: bool) -> std::io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).create_new(must_be_new).truncate(false).mode(0o600).open(path)
+}
+
+/// A file of nobody else.
+fn temporary() -> Result<(PathBuf, File)> {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    loop {
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("litestream-{}-{number}.db", std::process::id()));
+        match opened(&path, true) {
+            Ok(file) => return Ok((path, file)),
+            // Left by a process of the same number, that was killed: in a container they repeat.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(Error::io(format!("hydrate to {}", path.display()), &error)),
+        }
+    }
+}
+
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
@@ -338,90 +473,22 @@ fn replica_name(source: &Source) -> String {
     id.bytes().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The frames of a state, in the order of objects and offsets.
-fn frames(source: &Source, state: &State) -> Result<Vec<Frame>> {
-    let mut frames = Vec::new();
-    for pgno in (1..=state.commit).filter_map(Pgno::new) {
-        let place = match state.find(pgno) {
-            Place::Unread(index, block) => {
-                index.read(source.replica.store().as_ref(), block)?;
-                state.find(pgno)
-            }
-            place => place,
-        };
-        match place {
-            Place::At(frame) => frames.push(frame),
-            Place::Zeros => {}
-            Place::Nowhere => return Err(Error::corrupt(format!("page {pgno} of TXID {} is in no file", state.txid))),
-            Place::Unread(..) => return Err(Error::new(Kind::Busy, "no memory is left for the index")),
-        }
-    }
-    frames.sort_unstable_by_key(|frame| (*frame.object.id.bytes(), frame.offset));
-    Ok(frames)
+pub(super) fn order(frame: &Frame) -> ([u8; 16], u64, Pgno) {
+    (*frame.object.id.bytes(), frame.offset, frame.pgno)
 }
 
-fn runs(frames: Vec<Frame>) -> Vec<Vec<Frame>> {
-    let mut runs: Vec<Vec<Frame>> = Vec::new();
+/// Leaves the frames that are among the others, too; both are in order.
+fn retain_common(frames: &mut Vec<Frame>, others: &[Frame]) {
+    frames.retain(|frame| others.binary_search_by_key(&order(frame), order).is_ok());
+}
+
+/// Names frames in an order.
+fn digest(frames: &[Frame]) -> String {
+    let mut digest = Sha256::new();
     for frame in frames {
-        let joins = runs.last().is_some_and(|run| match (run.first(), run.last()) {
-            (Some(first), Some(last)) => {
-                first.object.id == frame.object.id
-                    && frame.offset - last.end() <= GAP_BYTES
-                    && frame.end() - first.offset <= RUN_BYTES
-            }
-            _ => false,
-        });
-        match runs.last_mut() {
-            Some(run) if joins => run.push(frame),
-            _ => runs.push(vec![frame]),
-        }
+        digest.update(frame.object.id.bytes());
+        digest.update(frame.offset.to_be_bytes());
+        digest.update(frame.pgno.get().to_be_bytes());
     }
-    runs
-}
-
-impl Source {
-    /// Starts copying, once per replica and process. `state`: where to begin.
-    pub fn start_hydrating(self: &Arc<Self>, wanted: &Hydrate, state: &Arc<State>) -> Result<()> {
-        let mut place = self.hydration.write();
-        if place.is_some() {
-            return Ok(());
-        }
-        let hydration = Arc::new(Hydration::open(self, wanted, state)?);
-        let (source, state, copied) = (Arc::downgrade(self), Arc::downgrade(state), Arc::downgrade(&hydration));
-        crate::thread::start("hydrate", move || {
-            let _ = crate::panic::guard(|| hydrate(&source, &state, &copied));
-        })?;
-        *place = Some(hydration);
-        Ok(())
-    }
-}
-
-/// Follows the newest state, or copies the one that was opened, as long as somebody reads.
-fn hydrate(source: &Weak<Source>, opened: &Weak<State>, hydration: &Weak<Hydration>) {
-    let wanted = || source.strong_count() > 0;
-    let mut copied = None;
-    loop {
-        let Some((now, hydration)) = source.upgrade().zip(hydration.upgrade()) else { return };
-        let state = now.current.read().clone().or_else(|| opened.upgrade());
-        let mut pause = LOOKS;
-        if let Some(state) = state.filter(|state| copied != Some(state.counter)) {
-            match hydration.become_state(&now, &state, &|| source.strong_count() > 1) {
-                Ok(()) => copied = Some(state.counter),
-                Err(error) if error.kind() == Kind::Interrupted => {}
-                Err(error) => {
-                    now.note(&error.context(format!("hydrate {}", hydration.path.display())));
-                    pause = PAUSE;
-                }
-            }
-        } else if now.current.read().is_some() {
-            let mut follow = now.follow.lock();
-            now.changed.wait_for(&mut follow, LOOKS);
-            continue;
-        }
-        drop((now, hydration));
-        if !wanted() {
-            return;
-        }
-        std::thread::sleep(pause);
-    }
+    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

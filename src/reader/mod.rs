@@ -11,7 +11,7 @@
 //! | `object` | an LTX object, by its content (R1) |
 //! | `prefetch`, `btree` | what is fetched before it is asked for (R8) |
 //! | `disk` | pages kept between processes (R14) |
-//! | `hydrate` | a copy in a local file, made in the background (R13) |
+//! | `hydrate`, `hydrating` | a copy in a local file, made in the background (R13) |
 //! | `cache`, `flight` | what all replicas of the process share: pages, requests under way, threads |
 
 mod btree;
@@ -21,6 +21,7 @@ mod disk;
 mod flight;
 mod follow;
 mod hydrate;
+mod hydrating;
 mod index;
 mod lazy;
 mod object;

@@ -62,6 +62,8 @@ pub(super) struct Source {
     pub disk: OnceLock<Arc<Disk>>,
     /// The local copy, if a connection asked for one.
     pub hydration: RwLock<Option<Arc<Hydration>>>,
+    /// Held while it is opened.
+    pub hydrating: Mutex<()>,
 }
 
 impl Source {
@@ -83,6 +85,7 @@ impl Source {
             last_error: Mutex::default(),
             disk: OnceLock::new(),
             hydration: RwLock::default(),
+            hydrating: Mutex::default(),
         }
     }
 

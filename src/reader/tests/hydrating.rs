@@ -1,12 +1,17 @@
 //! R13: the local copy.
 
 use super::super::connected::{Connected, Settings, connect_to};
+use super::super::hydrate::Hydration;
+use super::super::hydrating::{frames, runs};
 use super::super::source::Source;
-use super::{Written, workload};
+use super::super::state::State;
+use super::{Written, key, txid, workload};
 use crate::config::Hydrate;
 use crate::error::{Error, Kind};
-use crate::replica::Target;
-use crate::store::fault::{Call, Fault};
+use crate::ltx::{Decoder, Level, TxidRange};
+use crate::replica::{Target, companion};
+use crate::store::fault::{Call, Fault, Hold};
+use crate::store::{Metadata, Store};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -139,4 +144,274 @@ fn r13_without_a_path_the_file_ends_with_the_connection() {
     until_it_is(&path, &written);
     drop(connected);
     until("it is removed", || !path.exists());
+}
+
+fn state(source: &Arc<Source>, n: u64) -> Arc<State> {
+    Arc::new(source.state_at(Target::Txid(txid(n)), &|| false).unwrap().0)
+}
+
+fn copy(source: &Arc<Source>, path: &Path, n: u64) -> Hydration {
+    Hydration::open(source, &Hydrate { path: Some(path.to_owned()) }, &state(source, n)).unwrap()
+}
+
+/// What the file is said to have of each state is what the state has.
+#[track_caller]
+fn assert_right(copy: &Hydration, written: &Written, source: &Arc<Source>, what: &str) {
+    for n in 1..=written.txid() {
+        let Ok((state, _)) = source.state_at(Target::Txid(txid(n)), &|| false) else { continue };
+        for frame in frames(source, &state).map_err(|failed| failed.error).unwrap() {
+            let at = frame.pgno.index() * written.page_size;
+            let expected = &written.states[n as usize][at..at + written.page_size];
+            assert!(copy.get(&frame).is_none_or(|page| page == expected), "{what}: page {} of {n}", frame.pgno);
+        }
+    }
+}
+
+fn become_state(copy: &Hydration, source: &Arc<Source>, n: u64, is_wanted: bool) -> Result<(), Error> {
+    copy.become_state(source, &state(source, n), &|| is_wanted).map_err(|failed| failed.error)
+}
+
+/// Between two states: twice in a row the process ends before a page of the second one came.
+#[test]
+fn r13_a_record_counts_only_what_is_there() {
+    for _ in 0..4 {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("copy.db");
+        let mut written = Written::new(512);
+        workload(&mut written, 6);
+        let n = written.txid();
+        written.ship("UPDATE t SET b = hex(randomblob(30)) WHERE a % 5 = 3;");
+        written.ship("UPDATE t SET b = hex(randomblob(30)) WHERE a % 4 = 1;");
+        let source = written.source();
+        become_state(&copy(&source, &path, n), &source, n, true).unwrap();
+        for (round, towards) in [n + 1, n + 1, n + 2, n + 1, n + 2].into_iter().enumerate() {
+            let copy = copy(&source, &path, towards);
+            assert_right(&copy, &written, &source, &format!("round {round}"));
+            become_state(&copy, &source, towards, false).unwrap_err();
+        }
+        let copy = copy(&source, &path, n + 2);
+        assert_right(&copy, &written, &source, "at the end");
+        // What no state on the way changes is not copied again.
+        let before = written.store_bytes();
+        let newest = state(&source, n + 2);
+        let opening = written.store_bytes() - before;
+        become_state(&copy, &source, n + 2, true).unwrap();
+        let changed = (written.file(n + 1, n + 1).len() + written.file(n + 2, n + 2).len()) as u64;
+        assert!(written.store_bytes() - before <= 2 * opening + changed, "{}", newest.txid);
+        assert!(std::fs::read(&path).unwrap() == written.states[n as usize + 2]);
+    }
+}
+
+/// Any order of states, failures, ends of the process and compactions.
+#[test]
+fn r13_whatever_is_broken_off_nothing_wrong_is_trusted() {
+    for seed in 1..25_u64 {
+        let mut random = seed;
+        let mut below = |end: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % end
+        };
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("copy.db");
+        let mut written = Written::new(512);
+        workload(&mut written, 2 + below(5));
+        let source = written.source();
+        let mut open = copy(&source, &path, written.txid());
+        for step in 0..25 {
+            let n = written.txid();
+            match below(8) {
+                0 => workload(&mut written, 1 + below(2)),
+                1 | 2 => {
+                    drop(open);
+                    open = copy(&source, &path, n);
+                }
+                3 if below(3) == 0 => {
+                    written.put(1, 1, n);
+                    (1..n).for_each(|n| written.delete(0, n, n));
+                }
+                kind => {
+                    let target = if below(4) == 0 { (1 + below(n)).max(n.saturating_sub(2)) } else { n };
+                    let Ok((state, _)) = source.state_at(Target::Txid(txid(target)), &|| false) else { continue };
+                    let refused = Fault::Before(Error::new(Kind::Unavailable, "broken off"));
+                    for _ in 0..kind.saturating_sub(4) {
+                        written.faults.at(Call::GetRange, 1 + below(4), refused.clone());
+                    }
+                    let outcome = open.become_state(&source, &Arc::new(state), &|| kind != 3);
+                    written.faults.clear();
+                    if outcome.is_ok() {
+                        assert!(std::fs::read(&path).unwrap() == written.states[target as usize], "{seed} {step}");
+                    }
+                }
+            }
+            assert_right(&open, &written, &source, &format!("seed {seed}, step {step}"));
+        }
+    }
+}
+
+/// A plan of other files for the same state orders its pages differently.
+#[test]
+fn r13_a_count_is_of_one_order() {
+    for _ in 0..4 {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("copy.db");
+        let mut written = Written::new(512);
+        workload(&mut written, 7);
+        let source = written.source();
+        let n = written.txid();
+        let first = copy(&source, &path, n);
+        let state = state(&source, n);
+        written.faults.at(Call::GetRange, 3, Fault::Before(Error::new(Kind::Unavailable, "broken off")));
+        first.become_state(&source, &state, &|| true).map_err(|failed| failed.error).unwrap_err();
+        become_state(&first, &source, n, false).unwrap_err();
+        drop(first);
+        assert_right(&copy(&source, &path, n), &written, &source, "after a hole");
+        written.put(1, 1, n - 1);
+        (1..n).for_each(|n| written.delete(0, n, n));
+        assert_right(&copy(&source, &path, n), &written, &source, "after a compaction");
+    }
+}
+
+#[test]
+fn r13_reads_go_on_while_the_file_is_opened() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("copy.db");
+    let mut written = Written::new(4096);
+    workload(&mut written, 3);
+    let source = written.source();
+    become_state(&copy(&source, &path, 3), &source, 3, true).unwrap();
+    let connected = super::open(&source, Target::Latest).unwrap();
+    let newest = state(&source, 3);
+    let hold = Hold::default();
+    written.faults.always(Call::List, Fault::Hold(hold.clone()));
+    std::thread::scope(|scope| {
+        let opening = scope.spawn(|| source.start_hydrating(&Hydrate { path: Some(path.clone()) }, &newest));
+        hold.wait_for(1);
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let connected = &connected;
+        scope.spawn(move || sender.send(connected.hydration().is_some()));
+        let answer = receiver.recv_timeout(Duration::from_secs(5));
+        hold.release();
+        opening.join().unwrap().unwrap();
+        assert_eq!(answer, Ok(false));
+    });
+}
+
+/// All files of the state are compacted away before they are copied.
+#[test]
+fn r13_a_copy_goes_on_by_other_files() {
+    for is_past in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("copy.db");
+        let mut written = Written::new(4096);
+        workload(&mut written, 6);
+        let n = written.txid();
+        let source = written.source();
+        let target = if is_past { Target::Txid(txid(n)) } else { Target::Latest };
+        let connected = super::open(&source, target).unwrap();
+        let state = state(&source, n);
+        written.put(1, 1, n);
+        (1..=n).for_each(|n| written.delete(0, n, n));
+        let opened = if is_past { &state } else { &source.current.read().clone().unwrap() };
+        source.start_hydrating(&Hydrate { path: Some(path.clone()) }, opened).unwrap();
+        until_it_is(&path, &written);
+        super::super::flight::forget_pages();
+        written.assert_sees(&connected, n);
+    }
+}
+
+/// One object cannot be had: the others of the state are in the file all the same.
+#[test]
+fn r13_a_failure_leaves_what_came_beside_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("copy.db");
+    let mut written = Written::new(512);
+    workload(&mut written, 6);
+    let source = written.source();
+    let copy = copy(&source, &path, 6);
+    let state = state(&source, 6);
+    written.faults.at(Call::GetRange, 1, Fault::Before(Error::new(Kind::Unavailable, "refused")));
+    let outcome = copy.become_state(&source, &state, &|| true).map_err(|failed| failed.error);
+    assert_eq!(outcome.unwrap_err().kind(), Kind::Unavailable);
+    let frames = frames(&source, &state).map_err(|failed| failed.error).unwrap();
+    let there = frames.iter().filter(|frame| copy.get(frame).is_some()).count();
+    assert!(there > 0 && there < frames.len(), "{there} of {}", frames.len());
+}
+
+/// Two indexes of which nothing is in memory.
+#[test]
+fn r13_blocks_of_several_indexes_are_read_for_a_page() {
+    let mut written = Written::new(512);
+    written.ship(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)
+         INSERT INTO t(b) SELECT randomblob(400) FROM n;",
+    );
+    for _ in 0..4 {
+        written.ship("UPDATE t SET b = randomblob(400) WHERE a < 2990;");
+    }
+    for n in 1..=written.txid() {
+        let bytes = written.file(n, n);
+        let etag = written.store.head(&key(0, n, n)).unwrap().unwrap().etag;
+        let (mut pages, mut page) = (0, vec![0; 512]);
+        let mut decoder = Decoder::new(bytes.as_slice()).unwrap();
+        while decoder.next_page(&mut page).unwrap().is_some() {
+            pages += 1;
+        }
+        let made = companion::of_file(bytes.as_slice(), bytes.len() as u64, pages, &key(0, n, n), &etag);
+        let at = companion::key(Level::L0, TxidRange::single(txid(n)));
+        written.store.put(&at, &made.unwrap().unwrap(), &Metadata::default()).unwrap();
+    }
+    let source = written.source();
+    let state = state(&source, 5);
+    assert_eq!(state.blocks_for_a_page(), 3 + 2 * 5);
+    state.objects().for_each(|object| super::super::flight::forget_blocks(object.id));
+    let found = frames(&source, &state).map_err(|failed| failed.error).unwrap();
+    assert_eq!(found.len(), written.states[5].len() / 512);
+}
+
+#[test]
+fn r13_frames_that_overlap_are_fetched_each() {
+    let mut written = Written::new(4096);
+    workload(&mut written, 1);
+    let source = written.source();
+    let mut frames = frames(&source, &state(&source, 1)).map_err(|failed| failed.error).unwrap();
+    assert!(frames.len() > 1);
+    frames[1].offset = frames[0].end() - 1;
+    let runs = runs(frames);
+    assert_eq!(runs[0].len(), 1);
+}
+
+/// A process of the same number was killed.
+#[test]
+fn r13_a_file_that_was_left_is_in_nobodys_way() {
+    let left: Vec<_> = (0..200)
+        .map(|number| std::env::temp_dir().join(format!("litestream-{}-{number}.db", std::process::id())))
+        .filter(|path| std::fs::File::create_new(path).is_ok())
+        .collect();
+    let mut written = Written::new(4096);
+    workload(&mut written, 1);
+    let opened = opened(&written.source(), None).map(|connected| connected.hydration().unwrap().1);
+    for path in &left {
+        let _ = std::fs::remove_file(path);
+    }
+    assert!(!left.contains(&opened.unwrap()));
+}
+
+/// The file is given up by a replica that was begun again, though its connection is still open.
+#[test]
+fn r13_who_opens_a_replica_anew_gets_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("copy.db");
+    let mut written = Written::new(4096);
+    workload(&mut written, 3);
+    let source = written.source();
+    let connected = opened(&source, Some(&path)).unwrap();
+    until_it_is(&path, &written);
+    let error = opened(&written.source(), Some(&path)).map(|_| ()).unwrap_err();
+    assert_eq!(error.kind(), Kind::Busy, "two at a time");
+    source.follow.lock().restarted = Some(source.restarted("a test".to_owned()));
+    let again = opened(&written.source(), Some(&path)).unwrap();
+    assert!(again.hydration().is_some());
+    drop((connected, again));
+    // And who closes and opens again.
+    opened(&written.source(), Some(&path)).unwrap();
 }

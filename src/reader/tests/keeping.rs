@@ -6,6 +6,7 @@ use crate::replica::Target;
 use crate::store::fault::Call;
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 fn opened(written: &Written, directory: &Path, limit: u64) -> super::Connected {
     let source = written.source();
@@ -95,4 +96,77 @@ fn r14_the_directory_keeps_its_bound() {
         let bytes: u64 = files(directory.path()).iter().map(|path| fs::metadata(path).unwrap().len()).sum();
         assert!(bytes < 500_000, "{bytes}");
     }
+}
+
+/// A process was killed in the middle of a write: what comes after that is kept, at once or a minute later.
+#[test]
+fn r14_a_torn_record_does_not_spoil_what_comes_after_it() {
+    for age in [0, 120] {
+        let (written, directory) = (sample(), tempfile::tempdir().unwrap());
+        read_one(&opened(&written, directory.path(), 1 << 30), &written, 300);
+        let torn = files(directory.path());
+        assert!(!torn.is_empty());
+        for path in torn {
+            let file = fs::File::options().write(true).open(&path).unwrap();
+            file.set_len(file.metadata().unwrap().len() - 5).unwrap();
+            file.set_modified(SystemTime::now() - Duration::from_secs(age)).unwrap();
+        }
+        for _ in 0..2 {
+            super::super::flight::forget_pages();
+            written.assert_sees(&opened(&written, directory.path(), 1 << 30), 1);
+        }
+        // It may be that somebody was writing.
+        if age == 0 {
+            for path in files(directory.path()) {
+                let file = fs::File::options().write(true).open(&path).unwrap();
+                file.set_modified(SystemTime::now() - Duration::from_secs(61)).unwrap();
+            }
+            super::super::flight::forget_pages();
+            written.assert_sees(&opened(&written, directory.path(), 1 << 30), 1);
+        }
+        super::super::flight::forget_pages();
+        let again = opened(&written, directory.path(), 1 << 30);
+        let opening = written.faults.count(Call::GetRange);
+        written.assert_sees(&again, 1);
+        assert_eq!(written.faults.count(Call::GetRange), opening, "age {age}");
+    }
+}
+
+/// Somebody's large file under our name is not read.
+#[test]
+fn r14_a_file_that_is_too_long_is_made_anew() {
+    let (written, directory) = (sample(), tempfile::tempdir().unwrap());
+    written.assert_sees(&opened(&written, directory.path(), 1 << 30), 1);
+    for path in files(directory.path()) {
+        fs::File::options().write(true).open(&path).unwrap().set_len(100 << 20).unwrap();
+    }
+    for _ in 0..2 {
+        super::super::flight::forget_pages();
+        written.assert_sees(&opened(&written, directory.path(), 1 << 30), 1);
+    }
+    for path in files(directory.path()) {
+        assert!(fs::metadata(&path).unwrap().len() < 32 << 20);
+    }
+}
+
+/// Bytes that were read, and then changed on the disk.
+#[test]
+fn r14_what_is_damaged_later_is_fetched_once_more_only() {
+    let (written, directory) = (sample(), tempfile::tempdir().unwrap());
+    let connected = opened(&written, directory.path(), 1 << 30);
+    written.assert_sees(&connected, 1);
+    for path in files(directory.path()) {
+        let mut bytes = fs::read(&path).unwrap();
+        bytes.iter_mut().step_by(1000).for_each(|byte| *byte ^= 0x10);
+        std::os::unix::fs::FileExt::write_all_at(&fs::File::options().write(true).open(&path).unwrap(), &bytes, 0)
+            .unwrap();
+    }
+    for _ in 0..2 {
+        super::super::flight::forget_pages();
+        written.assert_sees(&connected, 1);
+    }
+    super::super::flight::forget_pages();
+    let before = written.faults.count(Call::GetRange);
+    written.assert_sees(&connected, 1);
+    assert_eq!(written.faults.count(Call::GetRange), before);
 }

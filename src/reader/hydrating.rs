@@ -1,0 +1,154 @@
+//! Hydration goes on (R13): which pages are copied in which order, and the thread that does it as long as somebody reads.
+
+use super::hydrate::{Failed, Hydration, order};
+use super::index::Frame;
+use super::source::{GAP_BYTES, Source};
+use super::state::{Place, State};
+use crate::config::Hydrate;
+use crate::error::{Error, Kind, Result};
+use crate::ltx::Pgno;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+/// Bytes of one request.
+const RUN_BYTES: u64 = 4 << 20;
+/// How often the thread looks whether it is still wanted.
+const LOOKS: Duration = Duration::from_millis(500);
+/// A failure is followed by so long a pause, the next one by twice that, up to the longest.
+const PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// The frames of a state, in the order of objects and offsets.
+pub(super) fn frames(source: &Source, state: &State) -> std::result::Result<Vec<Frame>, Failed> {
+    // Of each index a block at most; what another reader pushes out meanwhile is read again.
+    let blocks_max = state.blocks_for_a_page();
+    let mut frames = Vec::new();
+    for pgno in (1..=state.commit).filter_map(Pgno::new) {
+        let mut blocks_read = 0;
+        loop {
+            let error = match state.find(pgno) {
+                Place::At(frame) => {
+                    frames.push(frame);
+                    break;
+                }
+                Place::Zeros => break,
+                Place::Unread(index, block) if blocks_read < blocks_max => {
+                    blocks_read += 1;
+                    match index.read(source.replica.store().as_ref(), block) {
+                        Ok(()) => continue,
+                        Err(error) => error,
+                    }
+                }
+                Place::Unread(..) => Error::new(Kind::Busy, "no memory is left for the index"),
+                Place::Nowhere => Error::corrupt(format!("page {pgno} of TXID {} is in no file", state.txid)),
+            };
+            return Err(Failed { error, pgno: Some(pgno) });
+        }
+    }
+    frames.sort_unstable_by_key(order);
+    Ok(frames)
+}
+
+pub(super) fn runs(frames: Vec<Frame>) -> Vec<Vec<Frame>> {
+    let mut runs: Vec<Vec<Frame>> = Vec::new();
+    for frame in frames {
+        let joins = runs.last().is_some_and(|run| match (run.first(), run.last()) {
+            (Some(first), Some(last)) => {
+                first.object.id == frame.object.id
+                    // Frames of a damaged index may overlap.
+                    && frame.offset.checked_sub(last.end()).is_some_and(|gap| gap <= GAP_BYTES)
+                    && frame.end() - first.offset <= RUN_BYTES
+            }
+            _ => false,
+        });
+        match runs.last_mut() {
+            Some(run) if joins => run.push(frame),
+            _ => runs.push(vec![frame]),
+        }
+    }
+    runs
+}
+
+impl Source {
+    /// Starts copying, once per replica and process. `state`: where to begin.
+    pub fn start_hydrating(self: &Arc<Self>, wanted: &Hydrate, state: &Arc<State>) -> Result<()> {
+        // Not under the lock that every read takes: the store is asked what the file has.
+        let _one_at_a_time = self.hydrating.lock();
+        if self.hydration.read().is_some() {
+            return Ok(());
+        }
+        let hydration = Arc::new(Hydration::open(self, wanted, state)?);
+        let (source, state, copied) = (Arc::downgrade(self), Arc::downgrade(state), Arc::downgrade(&hydration));
+        *self.hydration.write() = Some(hydration);
+        let started = crate::thread::start("hydrate", move || {
+            let _ = crate::panic::guard(|| hydrate(&source, &state, &copied));
+        });
+        started.map(|_| ()).inspect_err(|_| *self.hydration.write() = None)
+    }
+
+    fn was_restarted(&self) -> bool {
+        self.follow.lock().restarted.is_some()
+    }
+
+    /// The same state by other files, for all who follow, after the copy found one gone or damaged.
+    fn copied_elsewhere(self: &Arc<Self>, state: &State, failed: &Failed) -> Option<Arc<State>> {
+        if !matches!(failed.error.kind(), Kind::NotFound | Kind::Conflict | Kind::Corrupt) {
+            return None;
+        }
+        let pgno = failed.pgno.unwrap_or(Pgno::FIRST);
+        let other = self
+            .state_again(state, pgno, &failed.error, &|| false)
+            .inspect_err(|error| log::warn!("{}: {error}", self.url))
+            .ok()?;
+        let mut current = self.current.write();
+        if let Some(place) = current.as_mut().filter(|place| place.counter == state.counter) {
+            *place = Arc::clone(&other);
+        }
+        Some(other)
+    }
+}
+
+/// Follows the newest state, or copies the one that was opened, as long as somebody reads.
+fn hydrate(source: &Weak<Source>, opened: &Weak<State>, hydration: &Weak<Hydration>) {
+    let mut copied = None;
+    // The state that was opened, by other files than it was opened by.
+    let mut elsewhere: Option<Arc<State>> = None;
+    let (mut pause, mut due) = (PAUSE, Instant::now());
+    loop {
+        let Some((now, hydration)) = source.upgrade().zip(hydration.upgrade()) else { return };
+        if now.was_restarted() {
+            // Who opens the replica anew wants the file.
+            *now.hydration.write() = None;
+            return;
+        }
+        let state = now.current.read().clone().or_else(|| opened.upgrade());
+        elsewhere = elsewhere.filter(|other| state.as_ref().is_some_and(|state| state.counter == other.counter));
+        let todo = state.filter(|state| copied != Some(state.counter) && Instant::now() >= due);
+        if let Some(state) = todo {
+            let is_current = now.current.read().is_some();
+            let state = elsewhere.clone().filter(|_| !is_current).unwrap_or(state);
+            let is_wanted = || source.strong_count() > 1 && !now.was_restarted();
+            match hydration.become_state(&now, &state, &is_wanted) {
+                Ok(()) => (copied, pause) = (Some(state.counter), PAUSE),
+                Err(failed) if failed.error.kind() == Kind::Interrupted => {}
+                Err(failed) => {
+                    match now.copied_elsewhere(&state, &failed) {
+                        Some(other) => elsewhere = Some(other),
+                        None => now.note(&failed.error.context(format!("hydrate {}", hydration.path().display()))),
+                    }
+                    due = Instant::now() + pause;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        } else if now.current.read().is_some() {
+            let mut follow = now.follow.lock();
+            now.changed.wait_for(&mut follow, LOOKS);
+            continue;
+        }
+        drop((now, hydration));
+        if source.strong_count() == 0 {
+            return;
+        }
+        std::thread::sleep(LOOKS);
+    }
+}
