@@ -6,14 +6,18 @@ attribute. The Host header is passed on unchanged, so signatures stay valid.
     "refuse"              nobody listens
     "drop"                the connection ends when the request has come, the store never sees it
     "403", "404", "503"   that answer, with S3's code; the store never sees the request
+    "gone"                404 NoSuchKey
     "lose"                the store does it, and the connection ends without an answer
     "truncate"            the store does it, and half of its answer's body arrives
     "stall"               the store does it, and nothing arrives until the fault is changed
     "slow"                the store does it, and its answer arrives in small pieces
+    "corrupt"             the store does it, and one bit in the middle of its answer's body is another one
 
-`times` limits a fault to that many requests; None: all. `met` counts the requests that met one.
+`times` limits a fault to that many requests; None: all. `only` limits it to those whose target it matches, as a regular
+expression. `met` counts the requests that met one.
 """
 import http.client
+import re
 import select
 import socket
 import threading
@@ -23,6 +27,7 @@ ERRORS = {
     "403": ("403 Forbidden", "AccessDenied"),
     "404": ("404 Not Found", "NoSuchBucket"),
     "503": ("503 Service Unavailable", "SlowDown"),
+    "gone": ("404 Not Found", "NoSuchKey"),
 }
 PIECE_BYTES, PIECE_SECONDS = 512, 0.01
 
@@ -30,7 +35,7 @@ PIECE_BYTES, PIECE_SECONDS = 512, 0.01
 class FaultProxy:
     def __init__(self, to):
         """`to` is the store's host:port."""
-        self.to, self.fault, self.times, self.met, self.requests = to, None, None, 0, 0
+        self.to, self.fault, self.times, self.only, self.met, self.requests = to, None, None, None, 0, 0
         self.lock = threading.Lock()
         self.listener = None
         self.port = 0
@@ -62,11 +67,11 @@ class FaultProxy:
                 connection, _ = self.listener.accept()
                 threading.Thread(target=self.serve, args=[connection], daemon=True).start()
 
-    def take(self):
+    def take(self, target):
         """The fault that the next request meets."""
         with self.lock:
             self.requests += 1
-            if self.fault is None or self.times == 0:
+            if self.fault is None or self.times == 0 or (self.only and not re.search(self.only, target)):
                 return None
             if self.times is not None:
                 self.times -= 1
@@ -89,7 +94,7 @@ class FaultProxy:
         method, target, _ = first.decode("latin-1").split(" ", 2)
         headers = http.client.parse_headers(reader)
         body = reader.read(int(headers.get("content-length", 0)))
-        fault = self.take()
+        fault = self.take(target)
         if fault in ("drop", "refuse"):
             return False
         if fault in ERRORS:
@@ -110,6 +115,9 @@ class FaultProxy:
             time.sleep(0.01)
         if fault in ("lose", "stall"):
             return False
+        if fault == "corrupt" and content:
+            middle = len(content) // 2
+            content = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1:]
         if fault == "truncate":
             self.answer(connection, f"{reply.status} {reply.reason}", kept, content[:len(content) // 2], length)
             return False
