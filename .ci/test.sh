@@ -75,6 +75,7 @@ suite power "$PYTHON" sql-tests/faults/run power --seeds "1-$([ -n "$full" ] && 
 suite disk "$PYTHON" sql-tests/faults/run disk --trials "$([ -n "$full" ] && echo 0 || echo 8)"
 suite peers "$PYTHON" sql-tests/peers/run
 suite outages "$PYTHON" sql-tests/outages/run
+suite replicas "$PYTHON" sql-tests/replicas/run
 # shellcheck disable=SC2046  # an option or nothing
 suite sqlite "$PYTHON" sql-tests/sqlite/run $([ -n "$full" ] && echo --all)
 
