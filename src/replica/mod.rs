@@ -41,8 +41,9 @@ pub use sums::{Sums, page_checksums};
 pub use when::{Target, parse_when};
 
 use crate::error::{Context, Error, Kind, Result};
-use crate::ltx::{HEADER_SIZE, Header, Level};
+use crate::ltx::{HEADER_SIZE, Header, Level, Txid};
 use crate::store::Store;
+use crate::time::Timestamp;
 use apply::Limits;
 use plan::{Goal, choose};
 use std::sync::Arc;
@@ -157,10 +158,28 @@ impl Replica {
             Target::Latest => choose(listing, Goal::Latest, excluded)?,
             Target::Txid(txid) => choose(listing, Goal::Txid(txid), excluded)?,
             Target::Before(time) => choose(&moment::before(self, listing, time)?, Goal::Furthest, excluded)
-                .with_context(|| format!("no state before {time} is there"))?,
+                .map_err(|error| self.none_before(listing, time, error))?,
         };
         histories::check(self, listing, &plan)?;
         Ok(plan)
+    }
+
+    /// There is no state of before a time: says from when to when there are some.
+    fn none_before(&self, listing: &Listing, time: Timestamp, error: Error) -> Error {
+        let oldest =
+            listing.files().iter().filter(|file| file.txids.min == Txid::FIRST).min_by_key(|file| file.txids.max);
+        let newest = listing.files().iter().max_by_key(|file| file.txids.max);
+        let of = |file: &FileInfo| {
+            self.header(file).map(|header| format!("TXID {} of {}", file.txids.max, header.timestamp))
+        };
+        let range = oldest.zip(newest).map(|(oldest, newest)| (of(oldest), of(newest)));
+        match range {
+            Some((Ok(oldest), Ok(newest))) if error.kind() == Kind::NotFound => Error::new(
+                Kind::NotFound,
+                format!("no state before {time} is there: the oldest is {oldest}, the newest {newest}"),
+            ),
+            _ => error.context(format!("no state before {time} is there")),
+        }
     }
 
     /// Whether two histories lie here, as far as that shows (R3). A gap is no reason to refuse.
