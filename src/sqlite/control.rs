@@ -69,12 +69,13 @@ pub(super) unsafe fn pragma(
         let argument = (!argument.is_null()).then(|| super::api::text_of(argument));
         match guard(|| answer(&name, argument.as_deref())) {
             Ok(PragmaAnswer::Forward) => None,
-            Ok(PragmaAnswer::Row(text)) => {
-                if let Some(text) = text {
-                    *args = super::api::sqlite_text(&text);
-                }
+            Ok(PragmaAnswer::Row(Some(text))) => {
+                *args = super::api::sqlite_text(&text);
                 Some(0)
             }
+            // Done. SQLite would make a column without a name of it, which bindings take for a lack of memory; a
+            // PRAGMA that nobody knows has no column.
+            Ok(PragmaAnswer::Row(None)) => Some(ffi::SQLITE_NOTFOUND as c_int),
             Ok(PragmaAnswer::Refuse(message)) => {
                 *args = super::api::sqlite_text(&message);
                 Some(ffi::SQLITE_ERROR as c_int)
