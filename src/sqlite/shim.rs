@@ -2,7 +2,7 @@
 //! taps on databases and their WALs; everything else is the base VFS's.
 
 use super::api::call;
-use super::tap::{Observer, TapRole, join, tap};
+use super::tap::{Observer, TapRole, tap};
 use crate::error::{Error, Result};
 use crate::panic::guard;
 use sqlite3ext_sys as ffi;
@@ -198,9 +198,6 @@ unsafe extern "C" fn x_open(
         });
         if let Ok(Some(observer)) = observer {
             tap(file, role, observer);
-            if role == TapRole::Wal {
-                join(call!(database_file_object(name)), file);
-            }
         }
         rc
     }

@@ -84,9 +84,6 @@ unsafe extern "C" fn shm_lock(file: *mut ffi::sqlite3_file, offset: c_int, n: c_
     // SAFETY: the caller's promise.
     let tap = unsafe { Tap::of(file) };
     let lock = tap.base_shm_lock;
-    if tap.is_active() {
-        tap.rest(false);
-    }
     if flags & SHM_EXCLUSIVE == 0 {
         // SAFETY: the caller's promise.
         let rc = unsafe { share(file, offset, n, flags) };

@@ -7,8 +7,7 @@
 //!
 //! Every database of the process pays for its taps, whether it is replicated or not. So the methods on the commit path
 //! are two functions each: a short one, which looks at the observer's flag and goes on to the base VFS's method, and,
-//! for a database of which something is to be told, the whole one. The tap of a WAL rests as long as there is nothing to
-//! tell: SQLite calls the base VFS's xWrite and xSync directly, until the connection's next lock finds the flag set.
+//! for a database of which something is to be told, the whole one.
 
 use super::shared_index::WalIndexStart;
 use crate::panic::guard;
@@ -113,10 +112,6 @@ pub(super) struct Tap {
     /// The last file control asked whether the file was moved, as SQLite does right before a last close.
     pub(super) closing: bool,
     role: TapRole,
-    /// The WAL of a database file, the database file of a WAL; null for an adopted connection.
-    partner: *mut ffi::sqlite3_file,
-    /// The WAL's tap rests. Known to the tap of the database.
-    resting: bool,
 }
 
 /// Where page 1 says whether the database is in WAL mode, 2, or in rollback mode, 1 (SQLite's fileformat, 1.3.3).
@@ -157,23 +152,8 @@ impl Tap {
     pub(super) fn mapped(&mut self, region: *const u8) {
         if self.shm.is_null() && !region.is_null() {
             let _ = guard(|| self.observer.index_mapped());
-            // Without shared memory there may be no lock to be woken by (P4).
-            self.rest(!self.is_active());
         }
         self.shm = region;
-    }
-
-    /// Lets the WAL's tap rest, or wakes it. Called on the thread that has the connection.
-    #[inline]
-    pub(super) fn rest(&mut self, rests: bool) {
-        if self.resting != rests && !self.partner.is_null() {
-            self.resting = rests;
-            // SAFETY: the WAL is open and tapped while `partner` is set.
-            let (wal, base) = unsafe { (Self::of(self.partner), &*Self::of(self.partner).base) };
-            let heard = tapped(*base, TapRole::Wal);
-            (wal.methods.xWrite, wal.methods.xSync) =
-                if rests { (base.xWrite, base.xSync) } else { (heard.xWrite, heard.xSync) };
-        }
     }
 
     /// It is about to be unmapped.
@@ -237,26 +217,10 @@ pub(super) unsafe fn tap(file: *mut ffi::sqlite3_file, role: TapRole, observer: 
         holds_restart_locks: false,
         closing: false,
         role,
-        partner: std::ptr::null_mut(),
-        resting: false,
     });
     let tap = Box::into_raw(tap);
     // SAFETY: `tap` is live until x_close; it starts with a method table.
     unsafe { (*file).pMethods = tap.cast() };
-}
-
-/// Tells the taps of a database and of its WAL, which one connection has just opened, of each other.
-///
-/// # Safety
-/// Both are open, and no other thread uses them. A WAL is closed before its database.
-pub(super) unsafe fn join(database: *mut ffi::sqlite3_file, wal: *mut ffi::sqlite3_file) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        if is_tapped(database) {
-            Tap::of(database).partner = wal;
-            Tap::of(wal).partner = database;
-        }
-    }
 }
 
 /// The table with the methods that we listen to replaced. A method that the base lacks stays absent: its absence is how
@@ -358,10 +322,6 @@ unsafe extern "C" fn x_close(file: *mut ffi::sqlite3_file) -> c_int {
         let observer = Arc::clone(&(*tap).observer);
         if !is_database && (*tap).is_active() {
             let _ = guard(|| observer.wal_closing());
-        }
-        if !is_database && !(*tap).partner.is_null() {
-            Tap::of((*tap).partner).rest(false);
-            Tap::of((*tap).partner).partner = std::ptr::null_mut();
         }
         (*file).pMethods = (*tap).base;
         drop(Box::from_raw(tap));
