@@ -20,7 +20,7 @@ import faultproxy  # noqa: E402
 # Above the number of pages from which a file has a companion, with a checksum for each page.
 ROWS = 4500
 COMMITS = 3
-ROUNDS = 2
+ROUNDS = 3 if lib.FULL else 1
 LONG_ENOUGH_SECONDS = 1.5
 # Others are tried again until a minute is over.
 AT_ONCE = ("403", "404", "gone", "corrupt")
