@@ -165,7 +165,8 @@ def every_txid(scratch, seed):
             db.execute("SELECT litestream_stop()").fetchall()
             db.close()
             db = opened.primary(path, replica)
-    written = [f"{txid:016x}" for txid in lib.chain(replica.objects())]
+    # The first may be of the empty database, on a machine that is slow to fill it.
+    written = [f"{txid:016x}" for txid in lib.chain(replica.objects()) if txid > 1 or f"{txid:016x}" in expected]
     lib.check(written == sorted(expected), "TXIDs", written, "and states", sorted(expected))
     (scratch / "expected.json").write_text(json.dumps({"txids": expected, "moments": moments}))
     arguments = [scratch / "expected.json", replica.url, seed]
