@@ -1,12 +1,15 @@
 //! What a page says of the pages that will be wanted next: the children of an interior page, the roots in the schema
-//! table. Hints only: bytes that make no sense give none. (SQLite's fileformat, sections 1.6, 2.1 and 2.6.)
+//! table, the rows that an index leads to, the overflow chains that begin in a leaf. Hints only: bytes that make no
+//! sense give none. (SQLite's fileformat, sections 1.6, 2.1 and 2.6; no bytes are reserved at the end of a page.)
 
 use crate::ltx::Pgno;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// Bytes of the database header, in front of page 1's own.
 const DATABASE_HEADER: usize = 100;
 const INTERIOR_INDEX: u8 = 2;
 const INTERIOR_TABLE: u8 = 5;
+const LEAF_INDEX: u8 = 10;
 const LEAF_TABLE: u8 = 13;
 
 /// The children of an interior page, in order of keys; `None` for any other page.
@@ -16,43 +19,180 @@ pub(super) fn children(pgno: Pgno, page: &[u8]) -> Option<Vec<u32>> {
     if kind != INTERIOR_INDEX && kind != INTERIOR_TABLE {
         return None;
     }
-    let count = u16_at(page, start + 3)?;
-    let mut children = Vec::with_capacity(usize::from(count) + 1);
-    for cell in 0..usize::from(count) {
-        let at = u16_at(page, start + 12 + 2 * cell)?;
-        children.push(u32_at(page, usize::from(at))?);
-    }
+    let mut children = cells(pgno, page, 12).map(|at| u32_at(page, at)).collect::<Option<Vec<_>>>()?;
     children.push(u32_at(page, start + 8)?);
     // A page of other content may begin with such a byte; then some child would make no sense.
     children.iter().all(|child| *child > 1 && *child < u32::MAX / 2).then_some(children)
 }
 
-/// The roots that a leaf of the schema table names.
-pub(super) fn roots(pgno: Pgno, page: &[u8]) -> Vec<u32> {
+/// A row of the schema table that has a b-tree.
+pub(super) struct SchemaRow {
+    /// The table's name, also of an index.
+    pub table: Box<[u8]>,
+    pub is_index: bool,
+    pub root: u32,
+}
+
+/// The b-trees that a leaf of the schema table names.
+pub(super) fn schema(pgno: Pgno, page: &[u8]) -> Vec<SchemaRow> {
     let start = header_of(pgno);
     if page.get(start) != Some(&LEAF_TABLE) {
         return Vec::new();
     }
-    let count = usize::from(u16_at(page, start + 3).unwrap_or(0));
-    (0..count).filter_map(|cell| root(page, usize::from(u16_at(page, start + 8 + 2 * cell)?))).collect()
+    cells(pgno, page, 8).filter_map(|at| schema_row(page, at)).collect()
 }
 
-/// Column `rootpage` of a row of the schema table: the fourth, after three texts.
-fn root(page: &[u8], mut at: usize) -> Option<u32> {
+/// Columns `type`, `tbl_name` and `rootpage`: the first, third and fourth.
+fn schema_row(page: &[u8], mut at: usize) -> Option<SchemaRow> {
     let _payload = varint(page, &mut at)?;
     let _rowid = varint(page, &mut at)?;
     let header = at;
     let length = varint(page, &mut at)?;
     let mut value = header.checked_add(usize::try_from(length).ok()?)?;
-    for _ in 0..3 {
-        value = value.checked_add(value_length(varint(page, &mut at)?)?)?;
-    }
-    let bytes = match varint(page, &mut at)? {
-        kind @ 1..=4 => page.get(value..value.checked_add(usize::try_from(kind).ok()?)?)?,
-        _ => return None,
+    let mut column = || {
+        let kind = varint(page, &mut at)?;
+        let bytes = page.get(value..value.checked_add(value_length(kind)?)?)?;
+        value += bytes.len();
+        Some(bytes)
     };
-    let root = bytes.iter().fold(0_u32, |n, byte| n << 8 | u32::from(*byte));
-    (root > 1).then_some(root)
+    let (kind, _name, table, root) = (column()?, column()?, column()?, column()?);
+    let root = if root.len() <= 4 { root.iter().fold(0_u32, |n, byte| n << 8 | u32::from(*byte)) } else { 0 };
+    (root > 1).then(|| SchemaRow { table: table.into(), is_index: kind == b"index", root })
+}
+
+/// An entry of an index of a table with rowids.
+pub(super) struct IndexKey {
+    /// A hash of its first column.
+    pub first_column: u64,
+    pub rowid: i64,
+}
+
+/// Whether this is a leaf of an index.
+pub(super) fn is_index_leaf(pgno: Pgno, page: &[u8]) -> bool {
+    page.get(header_of(pgno)) == Some(&LEAF_INDEX)
+}
+
+/// The entries of a leaf of an index, in order, but for those that go on in an overflow page.
+pub(super) fn entries(pgno: Pgno, page: &[u8]) -> Vec<IndexKey> {
+    if !is_index_leaf(pgno, page) {
+        return Vec::new();
+    }
+    cells(pgno, page, 8).filter_map(|at| index_key(page, at)).collect()
+}
+
+/// The entry between two children of an interior page of an index.
+pub(super) fn entry(pgno: Pgno, page: &[u8], cell: u32) -> Option<IndexKey> {
+    if page.get(header_of(pgno)) != Some(&INTERIOR_INDEX) {
+        return None;
+    }
+    index_key(page, cells(pgno, page, 12).nth(cell as usize)? + 4)
+}
+
+/// The rowid is the last column.
+fn index_key(page: &[u8], mut at: usize) -> Option<IndexKey> {
+    let payload = usize::try_from(varint(page, &mut at)?).ok()?;
+    let start = at;
+    let header = start.checked_add(usize::try_from(varint(page, &mut at)?).ok()?)?;
+    let (mut value, mut first_column, mut last) = (header, None, None);
+    while at < header {
+        let kind = varint(page, &mut at)?;
+        let bytes = page.get(value..value.checked_add(value_length(kind)?)?)?;
+        value += bytes.len();
+        first_column.get_or_insert((kind, bytes));
+        last = Some((kind, bytes));
+    }
+    // What lies in overflow pages is not here.
+    let is_whole =
+        value == start.checked_add(payload)? && payload <= (page.len().checked_sub(12)? * 64 / 255).checked_sub(23)?;
+    let mut hasher = DefaultHasher::new();
+    first_column?.hash(&mut hasher);
+    let rowid = last.and_then(|(kind, bytes)| integer(kind, bytes)).filter(|_| is_whole)?;
+    Some(IndexKey { first_column: hasher.finish(), rowid })
+}
+
+fn integer(kind: u64, bytes: &[u8]) -> Option<i64> {
+    match kind {
+        8 => Some(0),
+        9 => Some(1),
+        1..=6 => {
+            let sign = if bytes.first()? & 0x80 == 0 { 0 } else { -1 };
+            Some(bytes.iter().fold(sign, |n, byte| n << 8 | i64::from(*byte)))
+        }
+        _ => None,
+    }
+}
+
+/// The lowest and the highest rowid of a leaf of a table.
+pub(super) fn rows(pgno: Pgno, page: &[u8]) -> Option<(i64, i64)> {
+    if page.get(header_of(pgno)) != Some(&LEAF_TABLE) {
+        return None;
+    }
+    let rowid = |mut at: usize| {
+        let _payload = varint(page, &mut at)?;
+        varint(page, &mut at).map(u64::cast_signed)
+    };
+    let mut all = cells(pgno, page, 8);
+    let first = all.next()?;
+    Some((rowid(first)?, rowid(all.last().unwrap_or(first))?))
+}
+
+/// The child of an interior page of a table that a row is in or below; `None` for any other page.
+pub(super) fn child_of_row(pgno: Pgno, page: &[u8], rowid: i64) -> Option<u32> {
+    let start = header_of(pgno);
+    if page.get(start) != Some(&INTERIOR_TABLE) {
+        return None;
+    }
+    let cell = |n: usize| -> Option<(u32, i64)> {
+        let at = usize::from(u16_at(page, start + 12 + 2 * n)?);
+        let mut key = at + 4;
+        Some((u32_at(page, at)?, varint(page, &mut key)?.cast_signed()))
+    };
+    let (mut low, mut high) = (0, usize::from(u16_at(page, start + 3)?));
+    let mut found = u32_at(page, start + 8)?;
+    while low < high {
+        let middle = (low + high) / 2;
+        let (child, key) = cell(middle)?;
+        if rowid <= key {
+            (found, high) = (child, middle);
+        } else {
+            low = middle + 1;
+        }
+    }
+    (found > 1).then_some(found)
+}
+
+/// The overflow chains that begin in a leaf of a table: their first pages, and how many pages they have.
+pub(super) fn chains(pgno: Pgno, page: &[u8]) -> Vec<(u32, u32)> {
+    let start = header_of(pgno);
+    // A page with so many cells has no large ones.
+    if page.get(start) != Some(&LEAF_TABLE) || u16_at(page, start + 3).is_none_or(|count| count > CELLS_WITH_CHAINS) {
+        return Vec::new();
+    }
+    cells(pgno, page, 8).filter_map(|at| chain(page, at)).collect()
+}
+
+/// With an overflow chain a cell takes about an eighth of the page at least.
+const CELLS_WITH_CHAINS: u16 = 16;
+
+fn chain(page: &[u8], mut at: usize) -> Option<(u32, u32)> {
+    let payload = usize::try_from(varint(page, &mut at)?).ok()?;
+    let _rowid = varint(page, &mut at)?;
+    let usable = page.len();
+    if payload <= usable.checked_sub(35)? {
+        return None;
+    }
+    let least = ((usable - 12) * 32 / 255).checked_sub(23)?;
+    let wanted = least + (payload - least) % (usable - 4);
+    let local = if wanted <= usable - 35 { wanted } else { least };
+    let pages = u32::try_from((payload - local).div_ceil(usable - 4)).ok()?;
+    Some((u32_at(page, at.checked_add(local)?)?, pages))
+}
+
+/// Where the cells of a page are, whose header has so many bytes.
+fn cells(pgno: Pgno, page: &[u8], header: usize) -> impl Iterator<Item = usize> + '_ {
+    let start = header_of(pgno);
+    let count = usize::from(u16_at(page, start + 3).unwrap_or(0));
+    (0..count).map_while(move |n| u16_at(page, start + header + 2 * n).map(usize::from))
 }
 
 fn value_length(kind: u64) -> Option<usize> {
@@ -105,7 +245,8 @@ mod tests {
             &path,
             "PRAGMA page_size = 1024; CREATE TABLE t(a, b); CREATE INDEX i ON t(b); CREATE VIEW v AS SELECT 1;
              WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)
-             INSERT INTO t SELECT i, hex(randomblob(50)) FROM n;",
+             INSERT INTO t SELECT i, hex(randomblob(50)) FROM n;
+             INSERT INTO t(rowid, a, b) VALUES (5000000000, randomblob(100000), 'b');",
         );
         (std::fs::read(&path).unwrap(), 1024)
     }
@@ -115,14 +256,45 @@ mod tests {
     fn r8_children_and_roots_are_those_of_sqlite() {
         let (bytes, size) = database();
         let page = |n: u32| &bytes[(n as usize - 1) * size..n as usize * size];
-        let roots = roots(Pgno::FIRST, page(1));
-        assert_eq!(roots.len(), 2);
-        let (mut waiting, mut seen) = (roots.clone(), 1);
+        let roots = schema(Pgno::FIRST, page(1));
+        assert_eq!(
+            roots.iter().map(|row| (&*row.table, row.is_index)).collect::<Vec<_>>(),
+            [(b"t".as_slice(), false), (b"t", true)]
+        );
+        let (mut waiting, mut seen) = (roots.iter().map(|row| row.root).collect::<Vec<_>>(), 1);
         while let Some(next) = waiting.pop() {
             seen += 1;
-            waiting.extend(children(Pgno::new(next).unwrap(), page(next)).unwrap_or_default());
+            let pgno = Pgno::new(next).unwrap();
+            waiting.extend(children(pgno, page(next)).unwrap_or_default());
+            waiting.extend(chains(pgno, page(next)).iter().flat_map(|(first, pages)| *first..first + pages));
         }
         assert_eq!(seen, bytes.len() / size);
+    }
+
+    /// Each entry of the index leads to the leaf that has its row.
+    #[test]
+    fn r8_entries_of_an_index_lead_to_their_rows() {
+        let (bytes, size) = database();
+        let page = |n: u32| &bytes[(n as usize - 1) * size..n as usize * size];
+        let roots = schema(Pgno::FIRST, page(1));
+        let (mut waiting, mut rowids) = (vec![roots[1].root], Vec::new());
+        while let Some(next) = waiting.pop() {
+            let pgno = Pgno::new(next).unwrap();
+            let all = children(pgno, page(next)).unwrap_or_default();
+            rowids.extend((0..all.len().saturating_sub(1) as u32).map(|n| entry(pgno, page(next), n).unwrap().rowid));
+            rowids.extend(entries(pgno, page(next)).iter().map(|entry| entry.rowid));
+            waiting.extend(all);
+        }
+        for rowid in &rowids {
+            let mut at = roots[0].root;
+            while let Some(child) = child_of_row(Pgno::new(at).unwrap(), page(at), *rowid) {
+                at = child;
+            }
+            let (low, high) = rows(Pgno::new(at).unwrap(), page(at)).unwrap();
+            assert!((low..=high).contains(rowid), "{rowid}: {low} to {high}");
+        }
+        rowids.sort_unstable();
+        assert_eq!(rowids, (1..=2000).chain([5_000_000_000]).collect::<Vec<_>>());
     }
 
     #[test]
@@ -130,10 +302,13 @@ mod tests {
         let (bytes, size) = database();
         for (number, page) in bytes.chunks(size).enumerate() {
             let mut page = page.to_vec();
+            let pgno = Pgno::new(number as u32 + 1).unwrap();
             for at in 0..page.len() {
                 page[at] ^= 0xff;
-                let pgno = Pgno::new(number as u32 + 1).unwrap();
-                let _ = (children(pgno, &page), roots(pgno, &page), roots(pgno, &page[..at]));
+                for page in [&page, &page[..at]] {
+                    let _ = (children(pgno, page), schema(pgno, page), entries(pgno, page), entry(pgno, page, 3));
+                    let _ = (rows(pgno, page), child_of_row(pgno, page, 77), chains(pgno, page));
+                }
                 page[at] ^= 0xff;
             }
         }

@@ -169,11 +169,28 @@ impl Flight {
     }
 }
 
-/// As in a new process.
+/// Until all requests have ended.
 #[cfg(test)]
-pub(super) fn forget_pages() {
+pub(super) fn settle() {
     while !shared().flights.lock().is_empty() {
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// Held by tests that count what is in memory.
+#[cfg(test)]
+static KEPT: PerProcess<crate::lock::RwLock<()>> = PerProcess::new();
+
+/// Nobody forgets all pages meanwhile.
+#[cfg(test)]
+pub(super) fn kept_pages() -> impl Drop {
+    KEPT.get().read()
+}
+
+/// As in a new process.
+#[cfg(test)]
+pub(super) fn forget_pages() {
+    let _alone = KEPT.get().write();
+    settle();
     shared().cache.clear();
 }

@@ -9,7 +9,7 @@
 //! | `state` | what one transaction sees (R10, R11) |
 //! | `index`, `lazy` | where the pages of a state are; of large objects in part only (R6) |
 //! | `object` | an LTX object, by its content (R1) |
-//! | `prefetch`, `btree` | what is fetched before it is asked for (R8) |
+//! | `prefetch`, `rows`, `trees`, `btree` | what is fetched before it is asked for (R8): along siblings and chains, by an index |
 //! | `disk` | pages kept between processes (R14) |
 //! | `hydrate`, `hydrating` | a copy in a local file, made in the background (R13) |
 //! | `cache`, `flight` | what all replicas of the process share: pages, requests under way, threads |
@@ -27,9 +27,11 @@ mod lazy;
 mod object;
 mod open;
 mod prefetch;
+mod rows;
 mod source;
 mod state;
 #[cfg(test)]
 mod tests;
+mod trees;
 
 pub use connected::{Connected, Settings, Status, connect, statuses};

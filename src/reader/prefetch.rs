@@ -6,19 +6,19 @@ use super::btree;
 use super::cache::Page;
 use super::flight::{Flight, shared};
 use super::index::Frame;
+use super::rows::Rows;
 use super::source::{GAP_BYTES, RUN_BYTES, Source};
 use super::state::{Place, State};
+use super::trees::{Spot, Trees};
 use crate::ltx::Pgno;
-use lru::LruCache;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 /// Bytes that a miss may bring along when nothing is known of what follows.
 pub(super) const FIRST_WINDOW: u64 = 32 << 10;
 /// The longest way ahead of a reader, in bytes as stored; never more than a quarter of the cache.
 const LONGEST_WINDOW: u64 = 12 << 20;
-/// How much further ahead than it has come a reader's window goes, along siblings and along page numbers: an overflow
-/// chain ends where nobody knows.
+/// How much further ahead than it has come a reader's window goes, along siblings and overflow chains, and along page
+/// numbers whose end nobody knows.
 const GROWTH: u64 = 3;
 const GROWTH_BY_NUMBER: u64 = 1;
 /// The window of who has read two siblings in a row.
@@ -27,45 +27,10 @@ const SECOND_WINDOW: u64 = 128 << 10;
 const LONGEST_BY_NUMBER: u64 = 4 << 20;
 /// After so many pages in a row that were at hand, nothing is to be learnt from those that follow.
 const WARM: u32 = 256;
-/// Children whose parents are remembered: about 100 bytes each.
-const PARENTS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(65_535);
-/// Interior pages whose children are remembered.
-const INTERIORS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1_023);
 /// Roots, and interior siblings, that are fetched ahead at most.
 const FEW: usize = 256;
 /// Places in trees at which a connection reads at a time: joins, several cursors.
 const TRACKS: usize = 16;
-
-/// The trees of a database, as far as they were read. A newer state may have others: hints only.
-pub(super) struct Trees {
-    children: LruCache<u32, Arc<[u32]>>,
-    /// Parent, and which of its children.
-    parents: LruCache<u32, (u32, u32)>,
-}
-
-impl Default for Trees {
-    fn default() -> Self {
-        Self { children: LruCache::new(INTERIORS), parents: LruCache::new(PARENTS) }
-    }
-}
-
-impl Trees {
-    fn learn(&mut self, pgno: u32, children: Vec<u32>) -> Arc<[u32]> {
-        for (number, child) in (0..).zip(&children) {
-            self.parents.put(*child, (pgno, number));
-        }
-        let children: Arc<[u32]> = children.into();
-        self.children.put(pgno, Arc::clone(&children));
-        children
-    }
-
-    /// The interior page beside this one.
-    fn beside(&mut self, pgno: u32, step: i64) -> Option<u32> {
-        let (parent, number) = *self.parents.get(&pgno)?;
-        let number = i64::from(number).checked_add(step)?;
-        self.children.get(&parent)?.get(usize::try_from(number).ok()?).copied()
-    }
-}
 
 /// One walk along siblings.
 #[derive(Clone, Copy, Debug)]
@@ -77,10 +42,22 @@ struct Track {
     step: i64,
     /// Bytes read in a row.
     read: u64,
-    /// Up to where pages were asked for: parent and child.
-    asked: (u32, u32),
+    /// Up to where pages were asked for.
+    asked: Spot,
+    /// The last page of an overflow chain.
+    end: Option<u32>,
     /// Bytes asked for and not yet read.
     ahead: u64,
+}
+
+impl Track {
+    /// How many bytes ahead of the reader may be asked for.
+    fn window(&self, longest: u64) -> u64 {
+        match (self.parent, self.end) {
+            (0, None) => (self.read * GROWTH_BY_NUMBER).min(longest.min(LONGEST_BY_NUMBER)),
+            _ => (self.read * GROWTH).max(SECOND_WINDOW).min(longest),
+        }
+    }
 }
 
 /// What one connection reads.
@@ -88,6 +65,7 @@ struct Track {
 pub(super) struct Tracks {
     /// Used last, last.
     tracks: Vec<Track>,
+    rows: Rows,
     /// Pages in a row that were at hand.
     warm: u32,
 }
@@ -99,7 +77,7 @@ impl Tracks {
             return 0;
         }
         let in_a_row = self.tracks.iter().rev().find(|track| track.parent == 0 && track.at + 1 == pgno.get());
-        in_a_row.map_or(FIRST_WINDOW, |track| (track.read * GROWTH_BY_NUMBER).clamp(FIRST_WINDOW, RUN_BYTES))
+        in_a_row.map_or(FIRST_WINDOW, |track| track.window(RUN_BYTES).max(FIRST_WINDOW))
     }
 
     /// SQLite has read this page. `was_at_hand`: somebody read it before.
@@ -115,12 +93,23 @@ impl Tracks {
             if let Some(children) = btree::children(pgno, page) {
                 self.interior(&mut trees, pgno, children, &mut wanted);
             }
-            let parent = trees.parents.get(&pgno.get()).copied();
+            let parent = trees.spot(pgno.get());
             if let Some((1, _)) = parent.or((pgno == Pgno::FIRST).then_some((1, 0))) {
-                roots = btree::roots(pgno, page);
-                roots.truncate(FEW);
+                let rows = btree::schema(pgno, page);
+                roots.extend(rows.iter().map(|row| row.root).take(FEW));
+                trees.learn_schema(rows);
             }
-            self.along(source, state, &mut trees, pgno, parent, &mut wanted);
+            let mut is_led = false;
+            if btree::is_index_leaf(pgno, page) {
+                self.rows.saw_index(state, &mut trees, pgno, page);
+            } else if !was_at_hand {
+                trees.learn_chains(pgno, page);
+                is_led = self.rows.saw_table(state, &mut trees, pgno, page, &mut wanted);
+            }
+            // Two rows that an index leads to are siblings by chance.
+            if !is_led {
+                self.along(source, state, &mut trees, pgno, &mut wanted);
+            }
             wanted
         };
         if !roots.is_empty() {
@@ -133,34 +122,32 @@ impl Tracks {
 
     /// An interior page whose parent is one, too: each look-up goes through it or one of its siblings.
     fn interior(&self, trees: &mut Trees, pgno: Pgno, children: Vec<u32>, wanted: &mut Vec<u32>) {
-        let is_known = trees.children.contains(&pgno.get());
+        let is_known = trees.knows(pgno.get());
         trees.learn(pgno.get(), children);
         if !is_known
-            && let Some((parent, _)) = trees.parents.get(&pgno.get()).copied()
-            && let Some(siblings) = trees.children.get(&parent).cloned()
+            && let Some((parent, _)) = trees.spot(pgno.get())
+            && let Some(siblings) = trees.children(parent)
         {
             // Those that were read before are known, if they are not even at hand any more.
-            wanted.extend(siblings.iter().take(FEW).filter(|sibling| !trees.children.contains(sibling)));
+            wanted.extend(siblings.iter().take(FEW).filter(|sibling| !trees.knows(**sibling)));
         }
     }
 
     /// Goes on with the walk that this page belongs to.
-    fn along(
-        &mut self,
-        source: &Arc<Source>,
-        state: &State,
-        trees: &mut Trees,
-        pgno: Pgno,
-        parent: Option<(u32, u32)>,
-        wanted: &mut Vec<u32>,
-    ) {
+    fn along(&mut self, source: &Arc<Source>, state: &State, trees: &mut Trees, pgno: Pgno, wanted: &mut Vec<u32>) {
         // A page without a parent, as of an overflow chain, is child n of nothing.
-        let (parent, at) = parent.unwrap_or((0, pgno.get()));
+        let (parent, at) = trees.spot(pgno.get()).unwrap_or((0, pgno.get()));
         let bytes = match state.find(pgno) {
             Place::At(frame) => u64::from(frame.len),
             _ => 0,
         };
+        let here = Track { parent, at, step: 0, read: bytes, asked: (parent, at), end: None, ahead: 0 };
+        let begun = trees.end_of_chain(pgno.get()).filter(|_| parent == 0);
         let mut track = match self.take(parent, at, trees) {
+            // A chain is read forward, and often another one after it.
+            former if begun.is_some() => {
+                Track { step: 1, read: former.map_or(0, |(track, _)| track.read) + bytes, end: begun, ..here }
+            }
             Some((track, step)) if track.step == 0 || track.step == step => Track {
                 parent,
                 at,
@@ -168,14 +155,11 @@ impl Tracks {
                 read: track.read + bytes,
                 ahead: track.ahead.saturating_sub(bytes),
                 asked: if track.step == 0 { (parent, at) } else { track.asked },
+                end: track.end,
             },
-            _ => Track { parent, at, step: 0, read: bytes, asked: (parent, at), ahead: 0 },
+            _ => here,
         };
-        let longest = LONGEST_WINDOW.min(shared().cache.limit() as u64 / 4);
-        let window = match parent {
-            0 => (track.read * GROWTH_BY_NUMBER).min(longest.min(LONGEST_BY_NUMBER)),
-            _ => (track.read * GROWTH).max(SECOND_WINDOW).min(longest),
-        };
+        let window = track.window(LONGEST_WINDOW.min(shared().cache.limit() as u64 / 4));
         if track.step != 0 && track.ahead <= window / 2 {
             ask(source, state, trees, &mut track, window, wanted);
         }
@@ -196,8 +180,7 @@ impl Tracks {
             if at == 0 && trees.beside(track.parent, 1) == Some(parent) {
                 return Some((n, 1));
             }
-            let is_last = trees.children.peek(&parent).is_some_and(|all| all.len() as u32 == at + 1);
-            (is_last && trees.beside(track.parent, -1) == Some(parent)).then_some((n, -1))
+            (trees.is_last((parent, at)) && trees.beside(track.parent, -1) == Some(parent)).then_some((n, -1))
         });
         if let Some((n, step)) = found {
             return Some((self.tracks.remove(n), step));
@@ -214,7 +197,7 @@ impl Tracks {
 /// Asks for the pages of a walk up to the end of its window.
 fn ask(source: &Arc<Source>, state: &State, trees: &mut Trees, track: &mut Track, window: u64, wanted: &mut Vec<u32>) {
     while track.ahead < window {
-        let Some((page, place)) = following(state, trees, track.asked, track.step, wanted) else { break };
+        let Some((page, place)) = trees.following(state, track.asked, track.step, wanted) else { break };
         let frame = match Pgno::new(page).map(|pgno| state.find(pgno)) {
             Some(Place::At(frame)) => frame,
             // The walk goes on when the index is there.
@@ -224,54 +207,15 @@ fn ask(source: &Arc<Source>, state: &State, trees: &mut Trees, track: &mut Track
             }
             _ => break,
         };
+        if track.parent == 0 && track.end.is_some_and(|end| page > end) {
+            break;
+        }
         track.ahead += u64::from(frame.len);
         track.asked = place;
         if !shared().cache.has(&(frame.object.id, frame.pgno)) {
             wanted.push(page);
         }
     }
-}
-
-/// The next page of a walk, and its place.
-fn following(
-    state: &State,
-    trees: &mut Trees,
-    (parent, at): (u32, u32),
-    step: i64,
-    wanted: &mut Vec<u32>,
-) -> Option<(u32, (u32, u32))> {
-    let next = u32::try_from(i64::from(at) + step).ok();
-    if parent == 0 {
-        return next.map(|next| (next, (0, next)));
-    }
-    let children = trees.children.get(&parent)?;
-    if let Some(next) = next
-        && let Some(child) = children.get(next as usize)
-    {
-        return Some((*child, (parent, next)));
-    }
-    let beside = cross(state, trees, parent, step, wanted)?;
-    let children = trees.children.get(&beside)?;
-    let next = if step > 0 { 0 } else { children.len().checked_sub(1)? };
-    Some((*children.get(next)?, (beside, next as u32)))
-}
-
-/// The interior page beside, if its children are known. If it is not at hand it is asked for, with those behind it:
-/// they take a request before the walk can go on.
-fn cross(state: &State, trees: &mut Trees, parent: u32, step: i64, wanted: &mut Vec<u32>) -> Option<u32> {
-    let beside = trees.beside(parent, step)?;
-    if trees.children.contains(&beside) {
-        return Some(beside);
-    }
-    let pgno = Pgno::new(beside)?;
-    if let Place::At(frame) = state.find(pgno)
-        && let Some(page) = shared().cache.peek(&(frame.object.id, frame.pgno))
-    {
-        trees.learn(beside, btree::children(pgno, &page)?);
-        return Some(beside);
-    }
-    wanted.extend((1..=16).filter_map(|n| trees.beside(parent, step * n)));
-    None
 }
 
 /// What is fetched after pages that nobody asked for have come: each look-up in a tree goes through its interior pages,
@@ -302,9 +246,8 @@ impl Deeper {
                 match self.step {
                     DeeperStep::Roots => wanted.extend(children.first()),
                     DeeperStep::Children => {
-                        let parent = trees.parents.get(&pgno.get()).map(|(parent, _)| *parent);
-                        let siblings = parent.and_then(|parent| trees.children.get(&parent));
-                        wanted.extend(siblings.into_iter().flat_map(|all| all.iter()));
+                        let siblings = trees.spot(pgno.get()).and_then(|(parent, _)| trees.children(parent));
+                        wanted.extend(siblings.iter().flat_map(|all| all.iter()));
                     }
                 }
             }

@@ -1,5 +1,6 @@
 //! Replicas of real databases, in memory, read by the reader alone.
 
+mod ahead;
 mod following;
 mod hydrating;
 mod keeping;

@@ -1,0 +1,143 @@
+//! R8: what an index leads to, and overflow chains, are fetched ahead; nothing else is.
+
+use super::super::btree;
+use super::super::flight::{kept_pages, settle};
+use super::super::source::Source;
+use super::{Connected, Written, open, txid};
+use crate::ltx::Pgno;
+use crate::replica::Target;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+const PAGE: usize = 1024;
+
+/// A reader that does what SQLite does.
+struct Walker {
+    written: Written,
+    source: Arc<Source>,
+    connected: Connected,
+    table: u32,
+    index: u32,
+}
+
+impl Walker {
+    /// A table whose rows lie elsewhere than their neighbours in the index.
+    fn new(key: &str) -> Self {
+        Self::of(&format!(
+            "CREATE TABLE x(k, v); CREATE INDEX i ON x(k); WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n
+             WHERE i < 3000) INSERT INTO x SELECT {key}, randomblob(700) FROM n;"
+        ))
+    }
+
+    /// A database with a table `x`.
+    fn of(sql: &str) -> Self {
+        let mut written = Written::new(PAGE);
+        written.ship(sql);
+        let source = written.source();
+        let connected = open(&source, Target::Txid(txid(1))).unwrap();
+        let mut walker = Self { written, source, connected, table: 0, index: 0 };
+        let schema = btree::schema(Pgno::FIRST, &walker.page(1));
+        for row in schema.iter().filter(|row| &*row.table == b"x") {
+            *(if row.is_index { &mut walker.index } else { &mut walker.table }) = row.root;
+        }
+        walker
+    }
+
+    fn page(&self, pgno: u32) -> Vec<u8> {
+        let mut page = vec![0; PAGE];
+        assert!(self.connected.read((pgno as usize - 1) as u64 * PAGE as u64, &mut page, &|| false).unwrap());
+        settle();
+        page
+    }
+
+    /// Reads down to the leaf of a row.
+    fn row(&self, rowid: i64) {
+        let mut pgno = self.table;
+        while let Some(child) = btree::child_of_row(Pgno::new(pgno).unwrap(), &self.page(pgno), rowid) {
+            pgno = child;
+        }
+    }
+
+    /// Reads the leaves of the index and the rows of their entries, some of them, in an order.
+    fn rows(&self, pgno: u32, is_descending: bool, left: &mut usize) {
+        let (number, page) = (Pgno::new(pgno).unwrap(), self.page(pgno));
+        let mut steps: Vec<_> = btree::entries(number, &page).iter().map(|entry| Err(entry.rowid)).collect();
+        for (n, child) in (0..).zip(btree::children(number, &page).unwrap_or_default()) {
+            steps.push(Ok(child));
+            steps.extend(btree::entry(number, &page, n).map(|entry| Err(entry.rowid)));
+        }
+        if is_descending {
+            steps.reverse();
+        }
+        for step in steps {
+            match step {
+                _ if *left == 0 => return,
+                Ok(child) => self.rows(child, is_descending, left),
+                Err(rowid) => {
+                    *left -= 1;
+                    self.row(rowid);
+                }
+            }
+        }
+    }
+
+    /// Pages that were waited for, and those that came ahead, since the last call.
+    fn counted(&self) -> (u64, u64) {
+        let tally = &self.source.tally;
+        (tally.misses.swap(0, Ordering::Relaxed), tally.ahead.swap(0, Ordering::Relaxed))
+    }
+}
+
+#[test]
+fn r8_rows_come_ahead_along_an_index() {
+    let _kept = kept_pages();
+    for is_descending in [false, true] {
+        let walker = Walker::new("random()");
+        walker.page(walker.index);
+        walker.counted();
+        walker.rows(walker.index, is_descending, &mut 1000);
+        let (misses, ahead) = walker.counted();
+        assert!(misses < 30, "{misses} of 1000 rows were waited for, {ahead} came ahead");
+        // Each that is waited for brings its neighbours along.
+        assert!(ahead < 1300 + 32 * misses, "{ahead} came ahead, {misses} were waited for");
+        walker.written.assert_sees(&walker.connected, 1);
+    }
+}
+
+#[test]
+fn r8_a_look_up_by_an_index_brings_no_other_rows() {
+    let _kept = kept_pages();
+    let walker = Walker::new("random()");
+    walker.rows(walker.index, false, &mut 0);
+    walker.row(1);
+    walker.counted();
+    walker.rows(walker.index, false, &mut 1);
+    let (misses, ahead) = walker.counted();
+    // The leaf of the index, the row, and what lies beside them in the file.
+    assert!(misses <= 3 && ahead < 140, "{misses}, {ahead}");
+}
+
+#[test]
+fn r8_rows_of_one_key_come_with_the_first() {
+    let _kept = kept_pages();
+    let walker = Walker::new("i % 300");
+    walker.rows(walker.index, false, &mut 1);
+    walker.counted();
+    walker.rows(walker.index, false, &mut 10);
+    assert_eq!(walker.counted().0, 0, "were waited for");
+}
+
+#[test]
+fn r8_an_overflow_chain_is_fetched_to_its_end_and_no_further() {
+    let _kept = kept_pages();
+    let walker = Walker::of("CREATE TABLE x(v); INSERT INTO x VALUES (randomblob(2000000)), (randomblob(2000000));");
+    let root = walker.table;
+    let leaf = btree::children(Pgno::new(root).unwrap(), &walker.page(root)).map_or(root, |all| all[0]);
+    let chains = btree::chains(Pgno::new(leaf).unwrap(), &walker.page(leaf));
+    let (first, pages) = chains[0];
+    walker.counted();
+    (first..first + pages).for_each(|pgno| drop(walker.page(pgno)));
+    let (misses, ahead) = walker.counted();
+    assert!(misses < 20, "{misses} were waited for");
+    assert!(misses + ahead < u64::from(pages) + 140, "{misses} and {ahead} for {pages} pages");
+}
