@@ -21,7 +21,7 @@ pub(super) unsafe extern "C" fn x_file_control(file: *mut ffi::sqlite3_file, op:
 /// # Safety
 /// `file` is tapped; `arg` is what the opcode says.
 #[inline(never)]
-unsafe fn file_control(file: *mut ffi::sqlite3_file, op: c_int, arg: *mut c_void) -> c_int {
+unsafe extern "C" fn file_control(file: *mut ffi::sqlite3_file, op: c_int, arg: *mut c_void) -> c_int {
     // SAFETY: the caller's promise.
     unsafe {
         let tap = Tap::of(file);

@@ -19,6 +19,7 @@ const RESTART_LOCKS: c_int = 4;
 const CHECKPOINT_LOCK: c_int = 1;
 /// WAL_READ_LOCK(0): readers that read the database file alone.
 const BACKFILL_LOCK: c_int = 3;
+
 pub(super) unsafe extern "C" fn x_shm_map(
     file: *mut ffi::sqlite3_file,
     region: c_int,
@@ -47,18 +48,26 @@ pub(super) unsafe extern "C" fn x_shm_lock(
     // SAFETY: called by SQLite on a tapped file; calls are forwarded as they came.
     unsafe {
         let tap = Tap::of(file);
-        // A restart is told whatever the flag says (P13). A shared lock is counted in any case.
-        if tap.is_active() || n == RESTART_LOCKS {
+        if tap.is_active() {
             return shm_lock(file, offset, n, flags);
         }
-        if flags & SHM_EXCLUSIVE == 0 {
-            return share(file, offset, n, flags);
+        if flags & SHM_EXCLUSIVE != 0 {
+            // A restart is told whatever the flag says (P13).
+            if n == RESTART_LOCKS {
+                return shm_lock(file, offset, n, flags);
+            }
+        } else {
+            // A shared lock is counted in any case.
+            if flags & SHM_LOCK != 0 {
+                return share(file, offset, n, flags);
+            }
+            tap.read_locks = tap.read_locks.saturating_sub(1);
         }
         (tap.base_shm_lock)(file, offset, n, flags)
     }
 }
 
-/// A shared lock is asked for or given back.
+/// A shared lock is asked for.
 ///
 /// # Safety
 /// `file` is tapped.
@@ -67,10 +76,6 @@ unsafe extern "C" fn share(file: *mut ffi::sqlite3_file, offset: c_int, n: c_int
     // SAFETY: the caller's promise.
     unsafe {
         let tap = Tap::of(file);
-        if flags & SHM_LOCK == 0 {
-            tap.read_locks = tap.read_locks.saturating_sub(1);
-            return (tap.base_shm_lock)(file, offset, n, flags);
-        }
         let rc = (tap.base_shm_lock)(file, offset, n, flags);
         tap.read_locks += u32::from(rc == 0);
         rc
@@ -85,9 +90,14 @@ unsafe extern "C" fn shm_lock(file: *mut ffi::sqlite3_file, offset: c_int, n: c_
     let tap = unsafe { Tap::of(file) };
     let lock = tap.base_shm_lock;
     if flags & SHM_EXCLUSIVE == 0 {
+        if flags & SHM_LOCK == 0 {
+            tap.read_locks = tap.read_locks.saturating_sub(1);
+            // SAFETY: forwarded as it came.
+            return unsafe { lock(file, offset, n, flags) };
+        }
         // SAFETY: the caller's promise.
         let rc = unsafe { share(file, offset, n, flags) };
-        if flags & SHM_LOCK != 0 && rc == 0 && !tap.told_reading && tap.is_active() {
+        if rc == 0 && !tap.told_reading && tap.is_active() {
             tell_reading(tap);
         }
         return rc;

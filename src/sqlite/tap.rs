@@ -7,7 +7,8 @@
 //!
 //! Every database of the process pays for its taps, whether it is replicated or not. So the methods on the commit path
 //! are two functions each: a short one, which looks at the observer's flag and goes on to the base VFS's method, and,
-//! for a database of which something is to be told, the whole one.
+//! for a database of which something is to be told, the whole one. Both take the method's own arguments in its own
+//! order, so that the short one is a few instructions and a jump.
 
 use super::shared_index::WalIndexStart;
 use crate::panic::guard;
@@ -384,16 +385,17 @@ unsafe extern "C" fn x_write_wal(file: *mut ffi::sqlite3_file, data: *const c_vo
     // SAFETY: as above.
     unsafe {
         let tap = Tap::of(file);
-        if tap.is_active() { write_wal(tap, file, data, n, at) } else { (tap.base_write)(file, data, n, at) }
+        if tap.is_active() { write_wal(file, data, n, at) } else { (tap.base_write)(file, data, n, at) }
     }
 }
 
 /// # Safety
-/// `file` is tapped by `tap`; `data` has `n` bytes.
+/// `file` is tapped; `data` has `n` bytes.
 #[inline(never)]
-unsafe fn write_wal(tap: &Tap, file: *mut ffi::sqlite3_file, data: *const c_void, n: c_int, at: i64) -> c_int {
+unsafe extern "C" fn write_wal(file: *mut ffi::sqlite3_file, data: *const c_void, n: c_int, at: i64) -> c_int {
     // SAFETY: the caller's promise.
     unsafe {
+        let tap = Tap::of(file);
         // Only headers matter: the WAL's (32 bytes) and the frames' (24).
         if n == 24 || n == 32 {
             let bytes = std::slice::from_raw_parts(data.cast::<u8>(), n as usize);
