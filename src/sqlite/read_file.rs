@@ -38,8 +38,8 @@ pub trait ReplicaFile: Any + Send + Sync {
     /// # Errors
     /// What cannot be had, or is damaged; [`Kind::Interrupted`].
     fn read(&self, offset: u64, into: &mut [u8], cancelled: &dyn Fn() -> bool) -> Result<bool>;
-    /// A PRAGMA was given for this database.
-    fn pragma(&self, name: &str, argument: Option<&str>) -> PragmaAnswer;
+    /// A PRAGMA was given for this database. `cancelled` as for [`read`](Self::read).
+    fn pragma(&self, name: &str, argument: Option<&str>, cancelled: &dyn Fn() -> bool) -> PragmaAnswer;
 }
 
 /// Result codes of ours are SQLITE_IOERR with these numbers, far above those that SQLite uses; `include/litestream.h`
@@ -160,7 +160,7 @@ unsafe extern "C" fn x_read(file: *mut ffi::sqlite3_file, out: *mut c_void, n: c
         out.cast::<u8>().write_bytes(0, length);
         let into = std::slice::from_raw_parts_mut(out.cast::<u8>(), length);
         let open = open_of(file);
-        let waiting = Waiting { db: open.db, may_nest: open.may_nest, next: Cell::new(None) };
+        let waiting = Waiting::of(open);
         let read = guard(|| open.file.read(u64::try_from(at).unwrap_or(0), into, &|| waiting.is_interrupted()));
         match read.and_then(|read| read) {
             Ok(true) => OK,
@@ -181,6 +181,10 @@ struct Waiting {
 impl Waiting {
     /// The application's hooks see nested statements: there are none in a short wait, and few in a long one.
     const NEST_INTERVAL: Duration = Duration::from_millis(100);
+
+    fn of(open: &Open) -> Self {
+        Self { db: open.db, may_nest: open.may_nest, next: Cell::new(None) }
+    }
 
     fn is_interrupted(&self) -> bool {
         if self.db.is_null() {
@@ -271,7 +275,11 @@ unsafe extern "C" fn x_file_control(file: *mut ffi::sqlite3_file, op: c_int, arg
         let open = open_of(file);
         match op as u32 {
             ffi::SQLITE_FCNTL_PRAGMA => {
-                pragma(arg.cast(), |name, argument| open.file.pragma(name, argument)).unwrap_or(not_found)
+                let waiting = Waiting::of(open);
+                let answer = |name: &str, argument: Option<&str>| {
+                    open.file.pragma(name, argument, &|| waiting.is_interrupted())
+                };
+                pragma(arg.cast(), answer).unwrap_or(not_found)
             }
             ffi::SQLITE_FCNTL_VFSNAME => {
                 *arg.cast() = sqlite_text(super::read_vfs::VFS_NAME);

@@ -227,12 +227,12 @@ impl Opened {
         self.connected().ok()?.hydration()
     }
 
-    fn answer(&self, name: &str, argument: Option<&str>) -> Result<PragmaAnswer> {
+    fn answer(&self, name: &str, argument: Option<&str>, cancelled: &dyn Fn() -> bool) -> Result<PragmaAnswer> {
         let text = match name {
             "litestream_time" => {
                 if let Some(when) = argument {
                     // While SQLite prepares the PRAGMA, nothing that is open is its own.
-                    self.travel(when, true, &|| false)?;
+                    self.travel(when, true, cancelled)?;
                     return Ok(PragmaAnswer::Row(None));
                 }
                 self.position()?.1.to_string()
@@ -288,8 +288,8 @@ impl ReplicaFile for Opened {
         read.inspect_err(|error| self.tell(error))
     }
 
-    fn pragma(&self, name: &str, argument: Option<&str>) -> PragmaAnswer {
-        match self.answer(&name.to_ascii_lowercase(), argument) {
+    fn pragma(&self, name: &str, argument: Option<&str>, cancelled: &dyn Fn() -> bool) -> PragmaAnswer {
+        match self.answer(&name.to_ascii_lowercase(), argument, cancelled) {
             Ok(answer) => answer,
             Err(error) => PragmaAnswer::Refuse(error.to_string()),
         }
