@@ -276,9 +276,8 @@ unsafe extern "C" fn x_file_control(file: *mut ffi::sqlite3_file, op: c_int, arg
         match op as u32 {
             ffi::SQLITE_FCNTL_PRAGMA => {
                 let waiting = Waiting::of(open);
-                let answer = |name: &str, argument: Option<&str>| {
-                    open.file.pragma(name, argument, &|| waiting.is_interrupted())
-                };
+                let answer =
+                    |name: &str, argument: Option<&str>| open.file.pragma(name, argument, &|| waiting.is_interrupted());
                 pragma(arg.cast(), answer).unwrap_or(not_found)
             }
             ffi::SQLITE_FCNTL_VFSNAME => {

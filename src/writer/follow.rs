@@ -68,6 +68,8 @@ pub(super) struct Follow {
     sequence: u64,
     /// The primary was stopped: its taps tell it nothing any more.
     ended: bool,
+    /// The last connection gives the wal-index up: what it says is known, and soon nobody's.
+    given_up: bool,
     /// While an image is read: what is known of checkpoints.
     pub(super) copied: Option<Copied>,
     /// A checkpoint of this process runs.
@@ -90,6 +92,7 @@ impl Follow {
             news_at: Instant::now(),
             sequence: 0,
             ended: false,
+            given_up: false,
             copied: None,
             own_checkpoint: false,
             overtaken: false,
@@ -99,7 +102,7 @@ impl Follow {
 
     /// The wal-index, if a connection here has it mapped.
     pub(super) fn index(&mut self) -> Option<&mut Box<dyn SharedIndex>> {
-        if self.index.is_none() && !self.ended {
+        if self.index.is_none() && !self.ended && !self.given_up {
             self.index = self.files.open_index().unwrap_or_else(|error| {
                 log::warn!("the wal-index cannot be read: {error}");
                 None
@@ -197,6 +200,7 @@ impl Primary {
 
     /// A connection of this process has mapped the wal-index.
     pub fn index_mapped(self: &Arc<Self>) {
+        self.follow.lock().given_up = false;
         self.schedule_look(self.now() + QUIET);
     }
 
@@ -208,6 +212,12 @@ impl Primary {
         follow.image_hold = None;
         follow.index = None;
         follow.on = false;
+    }
+
+    /// The last connection gives it up. Whoever looks at it after this finds nothing, and takes nothing for news.
+    pub(super) fn give_index_up(&self) {
+        self.follow.lock().given_up = true;
+        self.index_unmapped();
     }
 
     /// Nothing is told any more, so nothing may stay open.

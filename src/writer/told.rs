@@ -227,10 +227,12 @@ impl Primary {
     /// database file, which is remembered as it is now (P11): a later change, also one in another journal mode, is one
     /// that was not seen.
     pub fn last_close(&self) {
-        match self.capture.try_lock_for(self.options.barrier_timeout) {
+        self.give_index_up();
+        let capture = self.capture.try_lock_for(self.options.barrier_timeout);
+        self.published.lock().header = None;
+        match capture {
             Some(mut capture) => {
                 self.take_note(&mut capture);
-                self.published.lock().header = None;
                 capture.wal_deleted();
                 *self.closed.lock() = FileIdentity::of(&self.path).ok();
             }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 fn capture_of(source: &Source) -> Capture {
-    let files = Arc::new(PlainFiles(source.path.clone(), Arc::default()));
+    let files = Arc::new(PlainFiles(source.path.clone(), Arc::default(), Arc::default()));
     let mut capture = Capture::new(files, source.directory.path().to_owned(), PageSize::new(PAGE_SIZE).unwrap());
     assert!(capture.rebase(Some(&source.header())).unwrap());
     capture

@@ -10,11 +10,12 @@ mod spool;
 
 use crate::config::Options;
 use crate::error::{Context, Error, Kind, Result};
+use crate::lock::Mutex;
 use crate::ltx::PageSize;
 use crate::replica::{Options as RestoreOptions, Replica, Target, restore};
 use crate::store::Store;
 use crate::wal::IndexHeader;
-use crate::writer::{DatabaseFile, Files, Parts, Pools, Primary};
+use crate::writer::{DatabaseFile, Files, Parts, Pools, Primary, SharedIndex};
 use rusqlite::Connection;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -56,7 +57,23 @@ impl DatabaseFile for PlainFile {
     }
 }
 
-struct PlainFiles(PathBuf, Arc<AtomicBool>);
+/// The last field is the wal-index, while it is mapped.
+struct PlainFiles(PathBuf, Arc<AtomicBool>, Mapped);
+
+type Mapped = Arc<Mutex<Option<[u8; 136]>>>;
+
+/// What a connection has mapped, without locks.
+struct Index([u8; 136]);
+
+impl SharedIndex for Index {
+    fn read(&self) -> [u8; 136] {
+        self.0
+    }
+    fn hold(&mut self, _: u8) -> bool {
+        true
+    }
+    fn release(&mut self, _: u8) {}
+}
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
@@ -74,8 +91,8 @@ impl Files for PlainFiles {
     fn open_wal(&self) -> Result<Box<dyn DatabaseFile>> {
         Ok(Box::new(PlainFile(File::open(beside(&self.0, "-wal")).context("open")?, Arc::clone(&self.1))))
     }
-    fn open_index(&self) -> Result<Option<Box<dyn crate::writer::SharedIndex>>> {
-        Ok(None)
+    fn open_index(&self) -> Result<Option<Box<dyn SharedIndex>>> {
+        Ok(self.2.lock().map(|bytes| Box::new(Index(bytes)) as _))
     }
     fn own_writes(&self) -> u64 {
         0
@@ -89,6 +106,7 @@ struct Source {
     db: Connection,
     /// Its files cannot be synced.
     broken: Arc<AtomicBool>,
+    mapped: Mapped,
 }
 
 impl Source {
@@ -104,7 +122,7 @@ impl Source {
              CREATE TABLE t(id INTEGER PRIMARY KEY, v)"
         ))
         .unwrap();
-        Self { directory, path, db, broken: Arc::default() }
+        Self { directory, path, db, broken: Arc::default(), mapped: Arc::default() }
     }
 
     fn insert(&self, rows: u32) {
@@ -155,7 +173,7 @@ impl Source {
         let primary = Primary::start_new(Parts {
             path: self.path.clone(),
             store: Arc::clone(store),
-            files: Arc::new(PlainFiles(self.path.clone(), Arc::clone(&self.broken))),
+            files: Arc::new(PlainFiles(self.path.clone(), Arc::clone(&self.broken), Arc::clone(&self.mapped))),
             options,
             page_size: PageSize::new(PAGE_SIZE).unwrap(),
             published: header,

@@ -144,7 +144,7 @@ impl World {
         if let Some(primary) = &self.primary {
             primary.barrier(source.published().filter(|header| header.max_frame > 0).as_ref());
         }
-        let Source { directory, path, db, broken } = source;
+        let Source { directory, path, db, broken, mapped } = source;
         drop(db);
         if let Some(primary) = &self.primary {
             primary.last_close();
@@ -157,7 +157,7 @@ impl World {
         if let Some(primary) = &self.primary {
             primary.wal_opened();
         }
-        self.source = Some(Source { directory, path, db, broken });
+        self.source = Some(Source { directory, path, db, broken, mapped });
     }
 
     fn step(&mut self) {

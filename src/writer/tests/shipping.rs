@@ -36,6 +36,32 @@ fn p17_the_first_txid_is_a_complete_image_and_the_next_ones_follow_without_a_gap
     }
 }
 
+/// Between the last close and the end of the mapping a thread looks at the wal-index once more. What it says is known, and
+/// the WAL that it speaks of is gone.
+#[test]
+fn p33_the_wal_index_says_nothing_new_after_the_last_close() {
+    let source = Source::new();
+    let (_, store) = faulty();
+    let primary = source.start(&store).unwrap();
+    source.commit(&primary, 10);
+    let expected = source.image();
+    let mut bytes = [0; 136];
+    File::open(beside(&source.path, "-shm")).unwrap().read_exact_at(&mut bytes, 0).unwrap();
+    *source.mapped.lock() = Some(bytes);
+    primary.index_mapped();
+    primary.barrier(Some(&source.header()));
+    primary.last_close();
+    let _ = primary.sync(Duration::ZERO, &|| false);
+    primary.index_unmapped();
+    let Source { directory, path, db, broken, mapped } = source;
+    drop(db);
+    assert!(!beside(&path, "-wal").exists());
+    primary.all_closed();
+    sync(&primary);
+    let source = Source { db: Connection::open(&path).unwrap(), directory, path, broken, mapped };
+    assert_same(&source.restored(&store, Target::Latest), &expected);
+}
+
 /// P8: what could not be synced here is not shipped; afterwards it is.
 #[test]
 fn p8_nothing_is_shipped_before_the_wal_is_on_the_disk() {
