@@ -42,6 +42,7 @@ class Proxy:
         self.upstream = target.hostname, target.port
         self.delay, self.rate = delay, mib_per_s * 2**20
         self.counted, self.under_way, self.last = Counted(), 0, 0.0
+        self.idle = []  # connections to the store
         self.lock, self.loop, ready = threading.Lock(), asyncio.new_event_loop(), threading.Event()
 
         async def serve():
@@ -77,31 +78,28 @@ class Proxy:
         self.loop.call_soon_threadsafe(stop)
 
     async def client(self, reader, writer):
-        upstream = None
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
-                upstream = await self.pass_on(head, reader, writer, upstream)
+                await self.pass_on(head, reader, writer)
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass  # either side went away, or the proxy ends
         finally:
             writer.close()
-            if upstream:
-                upstream[1].close()
 
-    async def pass_on(self, head, reader, writer, upstream):
-        """One request and its answer; the connection to the store, where it stays open."""
+    async def pass_on(self, head, reader, writer):
+        """One request and its answer, over any connection to the store that is open."""
         method, path = head.split(b" ", 2)[:2]
         kind = "LIST" if b"list-type" in path else method.decode()
         with self.lock:
             counted = self.counted
             depth = counted.waves + 1
             self.under_way += 1
-        status, received, began = 0, 0, time.monotonic()
+        upstream, status, received, began = None, 0, 0, time.monotonic()
         try:
             body = [piece async for piece in pieces(fields(head), reader, 0)]
             await asyncio.sleep(self.delay)
-            upstream, answer = await self.ask(upstream, head, body)
+            upstream, answer = await self.ask(self.idle.pop() if self.idle else None, head, body)
             status, found = int(answer.split(b" ", 2)[1]), fields(answer)
             writer.write(answer)
             started, to_end = time.monotonic(), STEP_BYTES
@@ -116,8 +114,11 @@ class Proxy:
             await writer.drain()
             if found.get(b"connection") == b"close" or (to_end and not framed(found)):
                 raise ConnectionError("the store closes it")
-            return upstream
+            self.idle.append(upstream)
+            upstream = None
         finally:
+            if upstream:
+                upstream[1].close()
             with self.lock:
                 self.under_way -= 1
                 self.last = time.monotonic()

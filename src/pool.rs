@@ -1,15 +1,17 @@
 //! Threads that do what is due, a fixed number for each kind of work (DESIGN: idle databases cost no wake-ups).
 //!
-//! A task is a closure that is due at a moment. Threads start with the first task, sleep until something is due, and
-//! live as long as the process: a thread of a library that cannot be unloaded needs no end. A forked child has none of
-//! them, and makes its own pool if it needs one.
+//! A task is a closure that is due at a moment. Threads start with the first task, sleep until something is due, and end
+//! when nothing was for a minute. A forked child has none of them, and makes its own pool if it needs one.
 
 use crate::error::Result;
 use crate::lock::{Condvar, Mutex};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// A thread that had nothing to do for so long ends.
+const IDLE: Duration = Duration::from_secs(60);
 
 type Body = Box<dyn FnOnce() + Send>;
 /// Starts a thread of that name.
@@ -104,8 +106,12 @@ impl Pool {
                 }
                 None => {
                     queue.idle += 1;
-                    self.changed.wait(&mut queue);
+                    self.changed.wait_until(&mut queue, now + IDLE);
                     queue.idle -= 1;
+                    if queue.tasks.is_empty() && now.elapsed() >= IDLE {
+                        queue.threads -= 1;
+                        return;
+                    }
                 }
             }
         }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Requests at a time for what somebody waits for, for what nobody asked for yet, and polls. They wait, mostly.
-const DEMAND_THREADS: usize = 64;
+const DEMAND_THREADS: usize = 128;
 const AHEAD_THREADS: usize = 48;
 const POLL_THREADS: usize = 16;
 /// Memory for blocks of indexes.

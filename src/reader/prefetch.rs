@@ -19,10 +19,10 @@ pub(super) const FIRST_WINDOW: u64 = 32 << 10;
 const LONGEST_WINDOW: u64 = 12 << 20;
 /// How much further ahead than it has come a reader's window goes, along siblings and overflow chains, and along page
 /// numbers whose end nobody knows.
-const GROWTH: u64 = 3;
+const GROWTH: u64 = 6;
 const GROWTH_BY_NUMBER: u64 = 1;
 /// The window of who has read two siblings in a row.
-const SECOND_WINDOW: u64 = 128 << 10;
+const SECOND_WINDOW: u64 = 256 << 10;
 /// The longest one along page numbers.
 const LONGEST_BY_NUMBER: u64 = 4 << 20;
 /// After so many pages in a row that were at hand, nothing is to be learnt from those that follow.

