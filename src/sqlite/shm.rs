@@ -90,17 +90,8 @@ unsafe extern "C" fn shm_lock(file: *mut ffi::sqlite3_file, offset: c_int, n: c_
     let tap = unsafe { Tap::of(file) };
     let lock = tap.base_shm_lock;
     if flags & SHM_EXCLUSIVE == 0 {
-        if flags & SHM_LOCK == 0 {
-            tap.read_locks = tap.read_locks.saturating_sub(1);
-            // SAFETY: forwarded as it came.
-            return unsafe { lock(file, offset, n, flags) };
-        }
         // SAFETY: the caller's promise.
-        let rc = unsafe { share(file, offset, n, flags) };
-        if rc == 0 && !tap.told_reading && tap.is_active() {
-            tell_reading(tap);
-        }
-        return rc;
+        return unsafe { shared_lock(tap, file, offset, n, flags) };
     }
     let is_restart = offset == RESTART_LOCK && n == RESTART_LOCKS;
     let active = tap.is_active();
@@ -154,6 +145,23 @@ unsafe extern "C" fn shm_lock(file: *mut ffi::sqlite3_file, offset: c_int, n: c_
     let rc = unsafe { lock(file, offset, n, flags) };
     if news {
         let _ = guard(|| tap.observer.wake());
+    }
+    rc
+}
+
+/// # Safety
+/// `file` is tapped by `tap`.
+unsafe fn shared_lock(tap: &mut Tap, file: *mut ffi::sqlite3_file, offset: c_int, n: c_int, flags: c_int) -> c_int {
+    if flags & SHM_LOCK == 0 {
+        tap.read_locks = tap.read_locks.saturating_sub(1);
+    }
+    // SAFETY: forwarded as it came.
+    let rc = unsafe { (tap.base_shm_lock)(file, offset, n, flags) };
+    if flags & SHM_LOCK != 0 && rc == 0 {
+        tap.read_locks += 1;
+        if !tap.told_reading && tap.is_active() {
+            tell_reading(tap);
+        }
     }
     rc
 }
