@@ -55,6 +55,7 @@ pub(crate) struct Pool {
     queue: Mutex<Queue>,
     changed: Condvar,
     start: StartThread,
+    idle_for: Duration,
 }
 
 impl Pool {
@@ -64,7 +65,7 @@ impl Pool {
     }
 
     fn with_start(name: &'static str, limit: usize, start: StartThread) -> Arc<Self> {
-        Arc::new(Self { name, limit, queue: Mutex::default(), changed: Condvar::new(), start })
+        Arc::new(Self { name, limit, queue: Mutex::default(), changed: Condvar::new(), start, idle_for: IDLE })
     }
 
     /// Runs `body` on a thread of the pool, not before `due`.
@@ -106,9 +107,9 @@ impl Pool {
                 }
                 None => {
                     queue.idle += 1;
-                    self.changed.wait_until(&mut queue, now + IDLE);
+                    self.changed.wait_until(&mut queue, now + self.idle_for);
                     queue.idle -= 1;
-                    if queue.tasks.is_empty() && now.elapsed() >= IDLE {
+                    if queue.tasks.is_empty() && now.elapsed() >= self.idle_for {
                         queue.threads -= 1;
                         return;
                     }
@@ -164,6 +165,21 @@ mod tests {
         }
         let threads: std::collections::HashSet<_> = receive.iter().take(50).map(|(_, thread)| thread).collect();
         assert!(threads.len() <= 2);
+    }
+
+    #[test]
+    fn a_thread_without_work_ends_and_another_one_starts() {
+        let mut pool = Pool::new("test", 2);
+        Arc::get_mut(&mut pool).unwrap().idle_for = Duration::from_millis(5);
+        let (send, receive) = mpsc::channel();
+        for _ in 0..3 {
+            let send = send.clone();
+            pool.run_at(Instant::now(), move || send.send(()).unwrap()).unwrap();
+            receive.recv_timeout(Duration::from_secs(10)).unwrap();
+            while pool.queue.lock().threads > 0 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
     }
 
     /// Invariant 11: who cannot work says so, and works once it can.
