@@ -105,6 +105,26 @@ def a_close_does_not_wait_for_what_cannot_come(scratch):
     db.close()
 
 
+def another_process_is_followed_after_an_exclusive_connection(scratch):
+    """P4, P15: its commit was the last; then another connection closes, and another process writes."""
+    lib.connect(":memory:", load=True).close()
+    db = lib.connect(scratch / "app.db")
+    replicate(db, scratch, "app.db", sync_interval="1ms")
+    db.execute("CREATE TABLE t(a)")
+    db.execute("PRAGMA locking_mode = EXCLUSIVE").fetchall()
+    db.execute("INSERT INTO t VALUES (1)")
+    db.execute("PRAGMA locking_mode = NORMAL").fetchall()
+    lib.check(lib.scalar(db, "SELECT count(*) FROM t") == 1)
+    other = lib.connect(scratch / "app.db")
+    lib.check(lib.scalar(other, "SELECT count(*) FROM t") == 1)
+    other.close()
+    subprocess.run(["sqlite3", scratch / "app.db", "INSERT INTO t VALUES (2)"], check=True)
+    db.execute("SELECT litestream_sync(20)").fetchall()
+    restored = sqlite3.connect(restore(scratch, "app.db"))
+    lib.check(restored.execute("SELECT a FROM t").fetchall() == [(1,), (2,)], "rows are missing")
+    db.close()
+
+
 def connections_of_other_threads_are_replicated(scratch):
     lib.connect(":memory:", load=True).close()
     first = lib.connect(scratch / "app.db")

@@ -30,6 +30,7 @@ unsafe extern "C" fn file_control(file: *mut ffi::sqlite3_file, op: c_int, arg: 
             // P4: the locks are not used, so the connection is exclusive, and the header is its own.
             ffi::SQLITE_FCNTL_COMMIT_PHASETWO if tap.read_locks == 0 && tap.is_active() => {
                 let header = tap.header();
+                tap.exclusive = true;
                 let _ = guard(|| {
                     if tap.observer.committed_exclusively(header.as_ref()) {
                         tap.observer.wake();
@@ -79,6 +80,10 @@ pub(super) unsafe fn pragma(
             Ok(PragmaAnswer::Refuse(message)) => {
                 *args = super::api::sqlite_text(&message);
                 Some(ffi::SQLITE_ERROR as c_int)
+            }
+            Ok(PragmaAnswer::Interrupted) => {
+                *args = super::api::sqlite_text("interrupted");
+                Some(ffi::SQLITE_INTERRUPT as c_int)
             }
             Err(error) => {
                 *args = super::api::sqlite_text(&error.to_string());

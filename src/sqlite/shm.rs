@@ -89,6 +89,9 @@ unsafe extern "C" fn shm_lock(file: *mut ffi::sqlite3_file, offset: c_int, n: c_
     // SAFETY: the caller's promise.
     let tap = unsafe { Tap::of(file) };
     let lock = tap.base_shm_lock;
+    if std::mem::take(&mut tap.exclusive) {
+        let _ = guard(|| tap.observer.exclusive_ended());
+    }
     if flags & SHM_EXCLUSIVE == 0 {
         // SAFETY: the caller's promise.
         return unsafe { shared_lock(tap, file, offset, n, flags) };

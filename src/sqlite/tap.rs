@@ -28,6 +28,8 @@ pub enum PragmaAnswer {
     Row(Option<String>),
     /// Ours or forbidden: the statement fails with this message.
     Refuse(String),
+    /// It fails as `sqlite3_interrupt` says.
+    Interrupted,
 }
 
 /// Who is told what happens on the files of one database. Calls come on the threads that use the database, often under
@@ -60,6 +62,8 @@ pub trait Observer: Send + Sync {
     fn write_unlocking(&self);
     /// An exclusive connection, which takes no locks and may have no shared memory, has committed (P4). As `published`.
     fn committed_exclusively(&self, header: Option<&WalIndexHeader>) -> bool;
+    /// It takes locks again.
+    fn exclusive_ended(&self);
     /// Bytes of the database are about to be overwritten, as by a checkpoint.
     fn database_write(&self, offset: u64, length: u64);
     /// The shared memory is being given up by the database's last connection.
@@ -104,6 +108,8 @@ pub(super) struct Tap {
     pub(super) shm: *const u8,
     /// Read locks that the connection holds. In normal mode it has one at COMMIT_PHASETWO; an exclusive one takes none.
     pub(super) read_locks: u32,
+    /// Its last commit was told as exclusive.
+    pub(super) exclusive: bool,
     /// `reading` was told.
     pub(super) told_reading: bool,
     /// `write_locked` was told.
@@ -213,6 +219,7 @@ pub(super) unsafe fn tap(file: *mut ffi::sqlite3_file, role: TapRole, observer: 
         observer,
         shm: std::ptr::null(),
         read_locks: 0,
+        exclusive: false,
         told_reading: false,
         writing: false,
         holds_restart_locks: false,

@@ -198,7 +198,9 @@ impl Observer for Database {
     }
 
     fn wal_closing(&self) {
-        if let Some(primary) = self.primary().filter(|p| p.is_exclusive()) {
+        // The last commit was an exclusive one; whoever has the wal-index mapped is not, and another one may close.
+        let is_mapped = self.usage.mapped.load(Ordering::SeqCst) > 0;
+        if let Some(primary) = self.primary().filter(|primary| !is_mapped && primary.is_exclusive()) {
             primary.barrier(self.exclusive_header().as_ref());
             self.last_close();
         }
@@ -211,6 +213,12 @@ impl Observer for Database {
             None => self.exclusive_header(),
         };
         published.is_some_and(|header| primary.committed_exclusively(&header))
+    }
+
+    fn exclusive_ended(&self) {
+        if let Some(primary) = self.primary() {
+            primary.exclusive_ended();
+        }
     }
 
     fn database_write(&self, offset: u64, length: u64) {

@@ -117,6 +117,11 @@ impl Follow {
         self.index().map(|index| parse(&index.read(), page_size))
     }
 
+    /// Whether the wal-index is there, and has no frames.
+    pub(super) fn nothing_is_published(&mut self) -> bool {
+        self.read().flatten().is_some_and(|(header, _)| header.max_frame == 0)
+    }
+
     /// Keeps the WAL from being restarted. `false`: a restart or a close is under way.
     fn hold_restarts(&mut self) -> bool {
         if matches!(self.hold, Hold::Restart(_)) {
@@ -193,14 +198,14 @@ impl Primary {
     pub(super) fn schedule_look(self: &Arc<Self>, due: Instant) {
         let mut scheduled = self.look_due.lock();
         if scheduled.is_none_or(|before| due < before) {
-            *scheduled = Some(due);
-            self.run_at(&self.pools.capture, due, Self::look_task);
+            *scheduled = self.run_at(&self.pools.capture, due, Self::look_task).then_some(due);
         }
     }
 
     /// A connection of this process has mapped the wal-index.
     pub fn index_mapped(self: &Arc<Self>) {
         self.follow.lock().given_up = false;
+        self.exclusive_ended();
         self.schedule_look(self.now() + QUIET);
     }
 
@@ -326,7 +331,7 @@ impl Primary {
             follow.release();
             self.holding.store(false, Ordering::Release);
         }
-        follow.on = silence <= FOLLOW;
+        follow.on = follow.index.is_some() && silence <= FOLLOW;
         let wait = follow.next_wait(news);
         let on = follow.on;
         drop(follow);
@@ -348,7 +353,11 @@ impl Primary {
             if capture.captured == Captured::Gap {
                 return;
             }
-            self.holding.store(true, Ordering::Release);
+            {
+                let follow = self.follow.lock();
+                // The wal-index may have been unmapped meanwhile, and with it what was held.
+                self.holding.store(follow.hold != Hold::Nothing, Ordering::Release);
+            }
             let (header, _) = self.last_published();
             let Some(header) = header.filter(|h| h.max_frame == 0 || capture.captured.is_end_of(h)) else { break };
             if capture.evacuate().is_err() {

@@ -70,7 +70,7 @@ impl Primary {
         }
         self.clear_missed();
         let (header, sequence) = self.last_published();
-        if header.is_none() && self.wal_has_content() {
+        if header.is_none() && self.published_is_unknown() {
             return Ok(None);
         }
         let found = match header.filter(|h| h.max_frame > 0) {
@@ -105,7 +105,12 @@ impl Primary {
         )
     }
 
-    /// P2: a WAL whose published end is not known is not read.
+    /// P2: a WAL whose published end is not known is not read. That nothing is published is known from a wal-index
+    /// without frames: what the WAL has then was spilled, and rolled back.
+    pub(super) fn published_is_unknown(&self) -> bool {
+        self.wal_has_content() && !self.follow.lock().nothing_is_published()
+    }
+
     pub(super) fn wal_has_content(&self) -> bool {
         let mut name = self.path.clone().into_os_string();
         name.push("-wal");

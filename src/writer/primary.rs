@@ -213,7 +213,7 @@ impl Primary {
     /// Finds out where to go on. `false`: it must wait until it is known what is published (P2).
     pub(super) fn decide(&self) -> Result<bool> {
         let published = self.last_published().0;
-        if published.is_none() && self.wal_has_content() {
+        if published.is_none() && self.published_is_unknown() {
             return Ok(false);
         }
         let listing = prove(&self.path, &self.store, &|| self.is_stopped())?;

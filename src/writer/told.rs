@@ -57,6 +57,11 @@ impl Primary {
         news
     }
 
+    /// That connection takes locks again, or there is another one that does.
+    pub fn exclusive_ended(&self) {
+        self.exclusive.store(false, Ordering::Release);
+    }
+
     /// Whether the last publication came from an exclusive connection.
     pub fn is_exclusive(&self) -> bool {
         self.exclusive.load(Ordering::Acquire)

@@ -29,10 +29,14 @@ const PAGE_SIZE: u32 = 1024;
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Plain files: the test process holds no lock that closing them could drop. Syncing them fails while `broken`.
-struct PlainFile(File, Arc<AtomicBool>);
+struct PlainFile(File, Arc<AtomicBool>, Arc<Host>);
 
 impl DatabaseFile for PlainFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<bool> {
+        let happens = self.2.at_next_read.lock().take();
+        if let Some(happens) = happens {
+            happens();
+        }
         buffer.fill(0);
         let mut read = 0;
         while read < buffer.len() {
@@ -57,10 +61,16 @@ impl DatabaseFile for PlainFile {
     }
 }
 
-/// The last field is the wal-index, while it is mapped.
-struct PlainFiles(PathBuf, Arc<AtomicBool>, Mapped);
+struct PlainFiles(PathBuf, Arc<AtomicBool>, Arc<Host>);
 
-type Mapped = Arc<Mutex<Option<[u8; 136]>>>;
+/// What the connections of the host do.
+#[derive(Default)]
+struct Host {
+    /// The wal-index, while one has it mapped.
+    mapped: Mutex<Option<[u8; 136]>>,
+    /// What happens while we read a file.
+    at_next_read: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
 
 /// What a connection has mapped, without locks.
 struct Index([u8; 136]);
@@ -86,13 +96,17 @@ impl Files for PlainFiles {
         true
     }
     fn open_database(&self) -> Result<Box<dyn DatabaseFile>> {
-        Ok(Box::new(PlainFile(File::open(&self.0).context("open")?, Arc::clone(&self.1))))
+        Ok(Box::new(PlainFile(File::open(&self.0).context("open")?, Arc::clone(&self.1), Arc::clone(&self.2))))
     }
     fn open_wal(&self) -> Result<Box<dyn DatabaseFile>> {
-        Ok(Box::new(PlainFile(File::open(beside(&self.0, "-wal")).context("open")?, Arc::clone(&self.1))))
+        Ok(Box::new(PlainFile(
+            File::open(beside(&self.0, "-wal")).context("open")?,
+            Arc::clone(&self.1),
+            Arc::clone(&self.2),
+        )))
     }
     fn open_index(&self) -> Result<Option<Box<dyn SharedIndex>>> {
-        Ok(self.2.lock().map(|bytes| Box::new(Index(bytes)) as _))
+        Ok(self.2.mapped.lock().map(|bytes| Box::new(Index(bytes)) as _))
     }
     fn own_writes(&self) -> u64 {
         0
@@ -106,7 +120,7 @@ struct Source {
     db: Connection,
     /// Its files cannot be synced.
     broken: Arc<AtomicBool>,
-    mapped: Mapped,
+    host: Arc<Host>,
 }
 
 impl Source {
@@ -122,7 +136,7 @@ impl Source {
              CREATE TABLE t(id INTEGER PRIMARY KEY, v)"
         ))
         .unwrap();
-        Self { directory, path, db, broken: Arc::default(), mapped: Arc::default() }
+        Self { directory, path, db, broken: Arc::default(), host: Arc::default() }
     }
 
     fn insert(&self, rows: u32) {
@@ -173,7 +187,7 @@ impl Source {
         let primary = Primary::start_new(Parts {
             path: self.path.clone(),
             store: Arc::clone(store),
-            files: Arc::new(PlainFiles(self.path.clone(), Arc::clone(&self.broken), Arc::clone(&self.mapped))),
+            files: Arc::new(PlainFiles(self.path.clone(), Arc::clone(&self.broken), Arc::clone(&self.host))),
             options,
             page_size: PageSize::new(PAGE_SIZE).unwrap(),
             published: header,
@@ -182,6 +196,13 @@ impl Source {
         })?;
         primary.activated(header.as_ref(), self.published().as_ref());
         Ok(primary)
+    }
+
+    /// A connection maps the wal-index, of which we have a copy.
+    fn map_index(&self) {
+        let mut bytes = [0; 136];
+        File::open(beside(&self.path, "-shm")).unwrap().read_exact_at(&mut bytes, 0).unwrap();
+        *self.host.mapped.lock() = Some(bytes);
     }
 
     /// A commit, as the taps tell it.

@@ -25,7 +25,7 @@ fn close(source: Source) -> (TempDir, PathBuf) {
 fn reopen((directory, path): (TempDir, PathBuf)) -> Source {
     let db = Connection::open(&path).unwrap();
     db.execute_batch("PRAGMA wal_autocheckpoint=0; SELECT count(*) FROM t").unwrap();
-    Source { directory, path, db, broken: Arc::default(), mapped: Arc::default() }
+    Source { directory, path, db, broken: Arc::default(), host: Arc::default() }
 }
 
 /// Replicates until `rows` more are durable, then closes everything.

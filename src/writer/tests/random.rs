@@ -144,7 +144,7 @@ impl World {
         if let Some(primary) = &self.primary {
             primary.barrier(source.published().filter(|header| header.max_frame > 0).as_ref());
         }
-        let Source { directory, path, db, broken, mapped } = source;
+        let Source { directory, path, db, broken, host } = source;
         drop(db);
         if let Some(primary) = &self.primary {
             primary.last_close();
@@ -157,7 +157,7 @@ impl World {
         if let Some(primary) = &self.primary {
             primary.wal_opened();
         }
-        self.source = Some(Source { directory, path, db, broken, mapped });
+        self.source = Some(Source { directory, path, db, broken, host });
     }
 
     fn step(&mut self) {

@@ -36,6 +36,32 @@ fn p17_the_first_txid_is_a_complete_image_and_the_next_ones_follow_without_a_gap
     }
 }
 
+/// Frames that were spilled and rolled back, in a WAL of which nothing is published: the wal-index says so.
+#[test]
+fn p2_a_wal_of_which_nothing_is_published_is_not_waited_for() {
+    let source = Source::new();
+    source.insert(10);
+    let Source { directory, path, db, broken, host } = source;
+    drop(db);
+    let source = Source { db: Connection::open(&path).unwrap(), directory, path, broken, host };
+    source.db.execute_batch("PRAGMA cache_size = 5; BEGIN").unwrap();
+    source.insert(1000);
+    source.db.execute_batch("ROLLBACK").unwrap();
+    assert!(std::fs::metadata(beside(&source.path, "-wal")).unwrap().len() > 100_000);
+    assert_eq!(source.published(), None);
+    source.map_index();
+    let (_, store) = faulty();
+    let primary = source.start(&store).unwrap();
+    assert_eq!(sync(&primary), Txid::FIRST);
+    assert_same(&source.restored(&store, Target::Latest), &source.image());
+    // The copy of the wal-index grows old.
+    *source.host.mapped.lock() = None;
+    primary.index_unmapped();
+    source.commit(&primary, 10);
+    assert_eq!(sync(&primary).get(), 2);
+    assert_same(&source.restored(&store, Target::Latest), &source.image());
+}
+
 /// Between the last close and the end of the mapping a thread looks at the wal-index once more. What it says is known, and
 /// the WAL that it speaks of is gone.
 #[test]
@@ -45,21 +71,59 @@ fn p33_the_wal_index_says_nothing_new_after_the_last_close() {
     let primary = source.start(&store).unwrap();
     source.commit(&primary, 10);
     let expected = source.image();
-    let mut bytes = [0; 136];
-    File::open(beside(&source.path, "-shm")).unwrap().read_exact_at(&mut bytes, 0).unwrap();
-    *source.mapped.lock() = Some(bytes);
+    source.map_index();
     primary.index_mapped();
     primary.barrier(Some(&source.header()));
     primary.last_close();
     let _ = primary.sync(Duration::ZERO, &|| false);
     primary.index_unmapped();
-    let Source { directory, path, db, broken, mapped } = source;
+    let Source { directory, path, db, broken, host } = source;
     drop(db);
     assert!(!beside(&path, "-wal").exists());
     primary.all_closed();
     sync(&primary);
-    let source = Source { db: Connection::open(&path).unwrap(), directory, path, broken, mapped };
+    let source = Source { db: Connection::open(&path).unwrap(), directory, path, broken, host };
     assert_same(&source.restored(&store, Target::Latest), &expected);
+}
+
+/// The wal-index is unmapped while it is followed, and with it goes what kept the WAL: what another process writes until
+/// the next opening is found.
+#[test]
+fn p15_nothing_is_held_once_the_wal_index_is_unmapped() {
+    let source = Source::new();
+    let (_, store) = faulty();
+    let primary = source.start(&store).unwrap();
+    source.commit(&primary, 10);
+    sync(&primary);
+    // Another process commits; the last connection here closes while that is captured.
+    source.insert(20);
+    source.map_index();
+    let (host, unmapped) = (Arc::clone(&source.host), Arc::downgrade(&primary));
+    *source.host.at_next_read.lock() = Some(Box::new(move || {
+        *host.mapped.lock() = None;
+        unmapped.upgrade().unwrap().index_unmapped();
+    }));
+    primary.foreign_commit();
+    let end = std::time::Instant::now() + TIMEOUT;
+    while source.host.at_next_read.lock().is_some() || primary.look_due.lock().is_some() {
+        assert!(std::time::Instant::now() < end);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    primary.all_closed();
+    primary.rest();
+    source.insert(30);
+    source.db.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(())).unwrap();
+    source.insert(5);
+    primary.resume();
+    primary.reopened();
+    primary.wal_opened();
+    source.map_index();
+    primary.index_mapped();
+    primary.reading(&source.header());
+    primary.write_locked(&source.header());
+    source.commit(&primary, 1);
+    sync(&primary);
+    assert_same(&source.restored(&store, Target::Latest), &source.image());
 }
 
 /// P8: what could not be synced here is not shipped; afterwards it is.
