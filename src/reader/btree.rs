@@ -39,11 +39,12 @@ pub(super) fn schema(pgno: Pgno, page: &[u8]) -> Vec<SchemaRow> {
     if page.get(start) != Some(&LEAF_TABLE) {
         return Vec::new();
     }
-    cells(pgno, page, 8).filter_map(|at| schema_row(page, at)).collect()
+    let mut left = page.len();
+    cells(pgno, page, 8).filter_map(|at| schema_row(page, at, &mut left)).collect()
 }
 
-/// Columns `type`, `tbl_name` and `rootpage`: the first, third and fourth.
-fn schema_row(page: &[u8], mut at: usize) -> Option<SchemaRow> {
+/// Columns `type`, `tbl_name` and `rootpage`: the first, third and fourth. `left` as below.
+fn schema_row(page: &[u8], mut at: usize, left: &mut usize) -> Option<SchemaRow> {
     let _payload = varint(page, &mut at)?;
     let _rowid = varint(page, &mut at)?;
     let header = at;
@@ -56,14 +57,16 @@ fn schema_row(page: &[u8], mut at: usize) -> Option<SchemaRow> {
         Some(bytes)
     };
     let (kind, _name, table, root) = (column()?, column()?, column()?, column()?);
+    *left = left.checked_sub(table.len())?;
     let root = if root.len() <= 4 { root.iter().fold(0_u32, |n, byte| n << 8 | u32::from(*byte)) } else { 0 };
     (root > 1).then(|| SchemaRow { table: table.into(), is_index: kind == b"index", root })
 }
 
 /// An entry of an index of a table with rowids.
 pub(super) struct IndexKey {
-    /// A hash of its first column.
+    /// Hashes of its first column, and of all but the rowid.
     pub first_column: u64,
+    pub key: u64,
     pub rowid: i64,
 }
 
@@ -77,7 +80,8 @@ pub(super) fn entries(pgno: Pgno, page: &[u8]) -> Vec<IndexKey> {
     if !is_index_leaf(pgno, page) {
         return Vec::new();
     }
-    cells(pgno, page, 8).filter_map(|at| index_key(page, at)).collect()
+    let mut left = page.len();
+    cells(pgno, page, 8).filter_map(|at| index_key(page, at, &mut left)).collect()
 }
 
 /// The entry between two children of an interior page of an index.
@@ -85,29 +89,32 @@ pub(super) fn entry(pgno: Pgno, page: &[u8], cell: u32) -> Option<IndexKey> {
     if page.get(header_of(pgno)) != Some(&INTERIOR_INDEX) {
         return None;
     }
-    index_key(page, cells(pgno, page, 12).nth(cell as usize)? + 4)
+    index_key(page, cells(pgno, page, 12).nth(cell as usize)? + 4, &mut page.len())
 }
 
-/// The rowid is the last column.
-fn index_key(page: &[u8], mut at: usize) -> Option<IndexKey> {
+/// The rowid is the last column. `left`: bytes that the cells of the page may still have; they do not overlap.
+fn index_key(page: &[u8], mut at: usize, left: &mut usize) -> Option<IndexKey> {
     let payload = usize::try_from(varint(page, &mut at)?).ok()?;
-    let start = at;
-    let header = start.checked_add(usize::try_from(varint(page, &mut at)?).ok()?)?;
-    let (mut value, mut first_column, mut last) = (header, None, None);
+    // What lies in overflow pages is not here.
+    if payload > (page.len().checked_sub(12)? * 64 / 255).checked_sub(23)? {
+        return None;
+    }
+    *left = left.checked_sub(payload)?;
+    let end = at.checked_add(payload)?;
+    let mut value = at.checked_add(usize::try_from(varint(page, &mut at)?).ok()?)?;
+    let header = value.min(end);
+    let (mut first_column, mut hasher, mut last) = (None, DefaultHasher::new(), None);
     while at < header {
         let kind = varint(page, &mut at)?;
         let bytes = page.get(value..value.checked_add(value_length(kind)?)?)?;
         value += bytes.len();
-        first_column.get_or_insert((kind, bytes));
-        last = Some((kind, bytes));
+        if let Some(column) = last.replace((kind, bytes)) {
+            column.hash(&mut hasher);
+            first_column.get_or_insert_with(|| hasher.finish());
+        }
     }
-    // What lies in overflow pages is not here.
-    let is_whole =
-        value == start.checked_add(payload)? && payload <= (page.len().checked_sub(12)? * 64 / 255).checked_sub(23)?;
-    let mut hasher = DefaultHasher::new();
-    first_column?.hash(&mut hasher);
-    let rowid = last.and_then(|(kind, bytes)| integer(kind, bytes)).filter(|_| is_whole)?;
-    Some(IndexKey { first_column: hasher.finish(), rowid })
+    let rowid = last.and_then(|(kind, bytes)| integer(kind, bytes)).filter(|_| value == end)?;
+    Some(IndexKey { first_column: first_column?, key: hasher.finish(), rowid })
 }
 
 fn integer(kind: u64, bytes: &[u8]) -> Option<i64> {

@@ -404,6 +404,14 @@ impl Connected {
     }
 }
 
+#[cfg(test)]
+impl Connected {
+    /// Entries of indexes that are remembered.
+    pub(super) fn entries_kept(&self) -> usize {
+        self.0.tracks.lock().entries_kept()
+    }
+}
+
 impl Drop for Inner {
     fn drop(&mut self) {
         if self.view.lock().follows {

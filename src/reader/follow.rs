@@ -100,7 +100,7 @@ impl Source {
             follow.generation += 1;
             let generation = follow.generation;
             drop(follow);
-            self.poll_after(interval, generation);
+            return self.poll_after(interval, generation).inspect_err(|_| self.stop_following());
         }
         Ok(())
     }
@@ -142,7 +142,7 @@ impl Source {
         self.followers.fetch_sub(1, Ordering::SeqCst);
     }
 
-    fn poll_after(self: &Arc<Self>, wait: Duration, generation: u64) {
+    fn poll_after(self: &Arc<Self>, wait: Duration, generation: u64) -> Result<()> {
         let source = Arc::downgrade(self);
         let task = move || {
             let Some(source) = source.upgrade() else { return };
@@ -159,12 +159,12 @@ impl Source {
             }
             let _ = source.poll();
             let interval = source.follow.lock().interval;
-            source.poll_after(interval, generation);
+            if let Err(error) = source.poll_after(interval, generation) {
+                source.note(&error);
+            }
         };
-        if let Err(error) = shared().polls.run_at(Instant::now() + wait, task) {
-            self.note(&error);
-            self.follow.lock().is_running = false;
-        }
+        let scheduled = shared().polls.run_at(Instant::now() + wait, task);
+        scheduled.inspect_err(|_| self.follow.lock().is_running = false)
     }
 
     /// Looks for news once, on a thread that may wait for the store; where another one does so already, that one looks

@@ -71,6 +71,11 @@ pub(super) struct Tracks {
 }
 
 impl Tracks {
+    #[cfg(test)]
+    pub fn entries_kept(&self) -> usize {
+        self.rows.entries_kept()
+    }
+
     /// How many bytes a miss of this page may bring along.
     pub fn window(&self, source: &Source, pgno: Pgno) -> u64 {
         if source.is_local {
@@ -106,10 +111,7 @@ impl Tracks {
                 trees.learn_chains(pgno, page);
                 is_led = self.rows.saw_table(state, &mut trees, pgno, page, &mut wanted);
             }
-            // Two rows that an index leads to are siblings by chance.
-            if !is_led {
-                self.along(source, state, &mut trees, pgno, &mut wanted);
-            }
+            self.along(source, state, &mut trees, (pgno, page), is_led, &mut wanted);
             wanted
         };
         if !roots.is_empty() {
@@ -133,17 +135,35 @@ impl Tracks {
         }
     }
 
-    /// Goes on with the walk that this page belongs to.
-    fn along(&mut self, source: &Arc<Source>, state: &State, trees: &mut Trees, pgno: Pgno, wanted: &mut Vec<u32>) {
+    /// Goes on with the walk that this page belongs to. Two rows that an index leads to are siblings by chance, three in
+    /// a row are not.
+    fn along(
+        &mut self,
+        source: &Arc<Source>,
+        state: &State,
+        trees: &mut Trees,
+        (pgno, page): (Pgno, &[u8]),
+        is_led: bool,
+        wanted: &mut Vec<u32>,
+    ) {
         // A page without a parent, as of an overflow chain, is child n of nothing.
         let (parent, at) = trees.spot(pgno.get()).unwrap_or((0, pgno.get()));
+        // The same page again is no step.
+        if let Some(n) = self.tracks.iter().position(|track| (track.parent, track.at) == (parent, at)) {
+            let track = self.tracks.remove(n);
+            return self.tracks.push(track);
+        }
         let bytes = match state.find(pgno) {
             Place::At(frame) => u64::from(frame.len),
             _ => 0,
         };
         let here = Track { parent, at, step: 0, read: bytes, asked: (parent, at), end: None, ahead: 0 };
-        let begun = trees.end_of_chain(pgno.get()).filter(|_| parent == 0);
-        let mut track = match self.take(parent, at, trees) {
+        // An overflow page names the next one first.
+        let is_consecutive = page.first_chunk().is_some_and(|next| u32::from_be_bytes(*next) == pgno.get() + 1);
+        let begun = trees.end_of_chain(pgno.get()).filter(|_| parent == 0 && is_consecutive);
+        let former = self.take(parent, at, trees);
+        let is_chance = is_led && former.as_ref().is_some_and(|(track, _)| track.step == 0);
+        let mut track = match former {
             // A chain is read forward, and often another one after it.
             former if begun.is_some() => {
                 Track { step: 1, read: former.map_or(0, |(track, _)| track.read) + bytes, end: begun, ..here }
@@ -160,7 +180,7 @@ impl Tracks {
             _ => here,
         };
         let window = track.window(LONGEST_WINDOW.min(shared().cache.limit() as u64 / 4));
-        if track.step != 0 && track.ahead <= window / 2 {
+        if track.step != 0 && !is_chance && track.ahead <= window / 2 {
             ask(source, state, trees, &mut track, window, wanted);
         }
         self.tracks.push(track);
@@ -185,8 +205,6 @@ impl Tracks {
         if let Some((n, step)) = found {
             return Some((self.tracks.remove(n), step));
         }
-        // The same page again, and what it has asked for, is not another walk.
-        self.tracks.retain(|track| (track.parent, track.at) != (parent, at));
         if self.tracks.len() >= TRACKS {
             self.tracks.remove(0);
         }

@@ -1,6 +1,7 @@
 //! Rows that an index leads to (R8): the entries of an index leaf say which rows of its table will be wanted next, and
-//! rows of neighbouring entries lie anywhere. With the first row come those of the same key. Who goes on to another key
-//! gets the rows of the entries that follow, in windows that double.
+//! rows of neighbouring entries lie anywhere. With the first row come those of the same key. Who goes on along the index
+//! gets the rows of the entries that follow, in windows that double; but as long as the first column is the same, no
+//! others.
 
 use super::btree::{self, IndexKey};
 use super::cache::Page;
@@ -17,7 +18,7 @@ const SAME_KEY: usize = 32;
 const NEAR: usize = 32;
 /// Rows that are fetched ahead at most.
 const WINDOW_MAX: usize = 256;
-/// Entries behind the reader that are kept.
+/// Entries behind the reader, and in front of it, that are kept.
 const KEPT: usize = 1024;
 /// Leaves whose entries are known to be there.
 const LEAVES: usize = 64;
@@ -49,6 +50,11 @@ struct Walk {
 pub(super) struct Rows(Vec<Walk>);
 
 impl Rows {
+    #[cfg(test)]
+    pub fn entries_kept(&self) -> usize {
+        self.0.iter().map(|walk| walk.entries.len()).sum()
+    }
+
     /// SQLite has read this leaf of an index.
     pub fn saw_index(&mut self, state: &State, trees: &mut Trees, pgno: Pgno, page: &Page) {
         let Some((table, index)) = trees.table_of(pgno.get()) else { return };
@@ -104,7 +110,9 @@ impl Rows {
 impl Walk {
     /// Whether this leaf comes behind the last one; its entries are added.
     fn goes_on(&mut self, state: &State, trees: &mut Trees, pgno: Pgno, page: &[u8]) -> bool {
-        let Some(last) = self.last.filter(|last| last.0 != 0 && self.at.is_some()) else { return false };
+        let ahead = self.at.map_or(usize::MAX, |at| self.entries.len() - at);
+        // Of an index that is read alone, or whose rows are read from elsewhere, no more entries are kept.
+        let Some(last) = self.last.filter(|last| last.0 != 0 && ahead <= KEPT) else { return false };
         match trees.following(state, last, self.step, &mut Vec::new()) {
             Some((next, spot)) if next == pgno.get() => {
                 self.add(state, pgno, page, spot);
@@ -170,14 +178,16 @@ impl Walk {
         true
     }
 
-    /// How many entries behind this one are wanted.
+    /// How many entries behind this one are wanted: those of the same key; of an index of several columns also those of
+    /// the same first column, as far as the reader goes on in them.
     fn wanted_behind(&self, at: usize) -> usize {
         if self.is_range {
             return self.window;
         }
-        let key = self.entries.get(at).map(|entry| entry.first_column);
-        let behind = self.entries.iter().skip(at + 1).take(self.window.max(SAME_KEY));
-        behind.take_while(|entry| Some(entry.first_column) == key).count()
+        let Some(here) = self.entries.get(at) else { return 0 };
+        let behind = |most: usize| self.entries.iter().skip(at + 1).take(most);
+        let same_key = behind(self.window.max(SAME_KEY)).take_while(|entry| entry.key == here.key).count();
+        same_key.max(behind(self.window).take_while(|entry| entry.first_column == here.first_column).count())
     }
 
     /// The pages of the rows that are wanted, and what is needed to know them.

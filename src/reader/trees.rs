@@ -6,7 +6,6 @@ use super::flight::shared;
 use super::state::{Place, State};
 use crate::ltx::Pgno;
 use lru::LruCache;
-use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -16,8 +15,8 @@ const PARENTS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(65_535);
 const INTERIORS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1_023);
 /// Overflow chains whose lengths are remembered.
 const CHAINS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1_023);
-/// Tables and indexes whose roots are remembered.
-const ROOTS_MAX: usize = 4096;
+/// Tables, and indexes, whose roots are remembered.
+const ROOTS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4_095);
 /// No tree is deeper (SQLite's BTCURSOR_MAX_DEPTH).
 const DEPTH_MAX: usize = 20;
 /// Interior pages beside one that is missing which are asked for with it.
@@ -34,9 +33,9 @@ pub(super) struct Trees {
     /// Pages of an overflow chain, by its first one.
     chains: LruCache<u32, u32>,
     /// Roots of tables, by name.
-    tables: HashMap<Box<[u8]>, u32>,
+    tables: LruCache<Box<[u8]>, u32>,
     /// Tables that the roots of indexes belong to.
-    indexes: HashMap<u32, Box<[u8]>>,
+    indexes: LruCache<u32, Box<[u8]>>,
 }
 
 impl Default for Trees {
@@ -45,8 +44,8 @@ impl Default for Trees {
             children: LruCache::new(INTERIORS),
             parents: LruCache::new(PARENTS),
             chains: LruCache::new(CHAINS),
-            tables: HashMap::new(),
-            indexes: HashMap::new(),
+            tables: LruCache::new(ROOTS),
+            indexes: LruCache::new(ROOTS),
         }
     }
 }
@@ -65,10 +64,10 @@ impl Trees {
     /// What a leaf of the schema table names.
     pub fn learn_schema(&mut self, rows: Vec<SchemaRow>) {
         for SchemaRow { table, is_index, root } in rows {
-            if is_index && self.indexes.len() < ROOTS_MAX {
-                self.indexes.insert(root, table);
-            } else if !is_index && self.tables.len() < ROOTS_MAX {
-                self.tables.insert(table, root);
+            if is_index {
+                self.indexes.put(root, table);
+            } else {
+                self.tables.put(table, root);
             }
         }
     }
@@ -115,7 +114,8 @@ impl Trees {
     /// The root of the table that the index of this page belongs to, and that of the index.
     pub fn table_of(&mut self, page_of_index: u32) -> Option<(u32, u32)> {
         let (root, _) = self.root_of(page_of_index)?;
-        Some((*self.tables.get(self.indexes.get(&root)?)?, root))
+        let table = self.indexes.get(&root)?;
+        Some((*self.tables.get(table)?, root))
     }
 
     /// The root of the tree that a page is in, and how deep it is below it.

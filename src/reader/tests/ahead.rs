@@ -6,6 +6,7 @@ use super::super::source::Source;
 use super::{Connected, Written, open, txid};
 use crate::ltx::Pgno;
 use crate::replica::Target;
+use crate::store::fault::Call;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -23,9 +24,14 @@ struct Walker {
 impl Walker {
     /// A table whose rows lie elsewhere than their neighbours in the index.
     fn new(key: &str) -> Self {
+        Self::with("x(k)", &format!("{key}, 0"), 3000, 700)
+    }
+
+    /// A table `x` of `k`, `v` and some bytes, and an index.
+    fn with(index: &str, values: &str, rows: u32, bytes: u32) -> Self {
         Self::of(&format!(
-            "CREATE TABLE x(k, v); CREATE INDEX i ON x(k); WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n
-             WHERE i < 3000) INSERT INTO x SELECT {key}, randomblob(700) FROM n;"
+            "CREATE TABLE x(k, v, bytes); CREATE INDEX i ON {index}; WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL
+             SELECT i + 1 FROM n WHERE i < {rows}) INSERT INTO x SELECT {values}, randomblob({bytes}) FROM n;"
         ))
     }
 
@@ -128,6 +134,45 @@ fn r8_rows_of_one_key_come_with_the_first() {
     assert_eq!(misses, 0, "were waited for");
     // And none of the next one.
     assert!(ahead < 10, "{ahead}");
+}
+
+/// Of a unique index of two columns, a look-up wants one row.
+#[test]
+fn r8_a_look_up_by_several_columns_brings_no_other_rows() {
+    let _kept = kept_pages();
+    let walker = Walker::with("x(k, v)", "'tenant ' || i % 3, random()", 3000, 700);
+    walker.rows(walker.index, false, &mut 0);
+    walker.row(1);
+    walker.counted();
+    walker.rows(walker.index, false, &mut 1);
+    let (misses, ahead) = walker.counted();
+    assert!(misses <= 3 && ahead < 140, "{misses}, {ahead}");
+}
+
+/// Rows in the order of the index are as far ahead as those of a scan.
+#[test]
+fn r8_an_index_in_the_order_of_the_rows_is_read_in_long_runs() {
+    let _kept = kept_pages();
+    let walker = Walker::with("x(k)", "i, 0", 10_000, 40);
+    walker.counted();
+    let before = walker.written.faults.count(Call::GetRange);
+    walker.rows(walker.index, false, &mut 10_000);
+    let (misses, _) = walker.counted();
+    let requests = walker.written.faults.count(Call::GetRange) - before;
+    assert!(misses < 20 && requests < 30, "{misses} misses, {requests} requests");
+}
+
+/// An index that is read alone: its entries lead nowhere, and are not kept.
+#[test]
+fn r8_entries_that_lead_to_no_rows_are_not_kept() {
+    let _kept = kept_pages();
+    let walker = Walker::new("random()");
+    walker.rows(walker.index, false, &mut 1);
+    let mut leaves = vec![walker.index];
+    while let Some(next) = leaves.pop() {
+        leaves.extend(btree::children(Pgno::new(next).unwrap(), &walker.page(next)).unwrap_or_default().iter().rev());
+    }
+    assert!(walker.connected.entries_kept() < 1500, "{}", walker.connected.entries_kept());
 }
 
 #[test]
