@@ -100,17 +100,18 @@ impl Pool {
                         crate::lock::MutexGuard::unlocked(&mut queue, task.body);
                     }
                 }
-                Some(due) => {
+                due => {
+                    // The last one that waits for a task is woken by nothing else.
+                    let enough = if due.is_some() && queue.idle == 0 { due } else { Some(now + self.idle_for) };
                     queue.idle += 1;
-                    self.changed.wait_until(&mut queue, due);
+                    self.changed.wait_until(&mut queue, due.into_iter().chain(enough).min().unwrap_or(now));
                     queue.idle -= 1;
-                }
-                None => {
-                    queue.idle += 1;
-                    self.changed.wait_until(&mut queue, now + self.idle_for);
-                    queue.idle -= 1;
-                    if queue.tasks.is_empty() && now.elapsed() >= self.idle_for {
+                    let is_needed =
+                        queue.tasks.peek().is_some_and(|Reverse(task)| queue.idle == 0 || task.due <= Instant::now());
+                    if !is_needed && now.elapsed() >= self.idle_for {
                         queue.threads -= 1;
+                        // What woke this one may have been for another one.
+                        self.changed.notify_one();
                         return;
                     }
                 }

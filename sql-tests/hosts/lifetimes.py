@@ -157,13 +157,14 @@ def a_process_that_ends_without_closing(scratch):
                "C": "import ctypes; ctypes.CDLL(None).exit(0)"}
     for number, (name, ending) in enumerate(endings.items()):
         script = f"""
-import threading
+import threading, time
 db = lib.connect({str(scratch / 'app.db')!r}, load=True)
 db.execute("SELECT litestream_replicate('file://{scratch}/app.db-replica')").fetchall()
 db.execute("CREATE TABLE IF NOT EXISTS t(a)")
 def work():
     own = lib.connect({str(scratch / 'app.db')!r})
     while True:
+        time.sleep(0.001)  # the other one is to get the lock within its busy timeout
         own.execute("INSERT INTO t VALUES (-1)"); own.execute("DELETE FROM t WHERE a = -1")
 threading.Thread(target=work, daemon=True).start()
 for i in range(20): db.execute("INSERT INTO t VALUES (?)", ({number * 100} + i,))

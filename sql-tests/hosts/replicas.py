@@ -242,7 +242,6 @@ db = {connect}("file:any?" + query, uri=True, check_same_thread=False)
 lib.check(db.execute("SELECT id FROM t WHERE id = 1").fetchone() == (1,))
 stop = threading.Event()
 server.answer = lambda key: stop.wait(60) and None
-# While a PRAGMA is prepared nothing runs, and a nested statement would take the interruption back.
 can_ask = db.execute("SELECT sqlite_version() >= '3.41'").fetchone()[0]
 for sql in ["SELECT sum(length(a)) FROM t"] + can_ask * ["PRAGMA litestream_time = '0000000000000001'"]:
     threading.Timer(1, db.interrupt).start()
@@ -251,6 +250,7 @@ for sql in ["SELECT sum(length(a)) FROM t"] + can_ask * ["PRAGMA litestream_time
         print(db.execute(sql).fetchall())
     except Exception as error:
         lib.check("interrupt" in str(error).lower(), repr(error))
+        lib.check(getattr(error, "sqlite_errorname", "SQLITE_INTERRUPT") == "SQLITE_INTERRUPT", repr(error))
     lib.check(0.5 < time.monotonic() - started < 10, sql, time.monotonic() - started)
 stop.set()
 server.answer = lambda key: None

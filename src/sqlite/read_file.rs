@@ -275,7 +275,8 @@ unsafe extern "C" fn x_file_control(file: *mut ffi::sqlite3_file, op: c_int, arg
         let open = open_of(file);
         match op as u32 {
             ffi::SQLITE_FCNTL_PRAGMA => {
-                let waiting = Waiting::of(open);
+                // While it is prepared nothing runs: a nested statement would take the interruption back.
+                let waiting = Waiting { may_nest: false, ..Waiting::of(open) };
                 let answer =
                     |name: &str, argument: Option<&str>| open.file.pragma(name, argument, &|| waiting.is_interrupted());
                 pragma(arg.cast(), answer).unwrap_or(not_found)

@@ -291,6 +291,7 @@ impl ReplicaFile for Opened {
     fn pragma(&self, name: &str, argument: Option<&str>, cancelled: &dyn Fn() -> bool) -> PragmaAnswer {
         match self.answer(&name.to_ascii_lowercase(), argument, cancelled) {
             Ok(answer) => answer,
+            Err(error) if error.kind() == Kind::Interrupted => PragmaAnswer::Interrupted,
             Err(error) => PragmaAnswer::Refuse(error.to_string()),
         }
     }
