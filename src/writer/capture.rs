@@ -7,7 +7,7 @@ use super::batch::{Batch, FrozenBatch, PageStore, read_frame};
 use super::files::{DatabaseFile, Files};
 use super::image::Image;
 pub(super) use super::position::{Captured, Position};
-use super::position::{Commits, follows};
+use super::position::{Commits, follows, is_forgotten};
 use crate::error::{Error, Result};
 use crate::ltx::{PageSize, WalSpan};
 use crate::wal::{FRAME_HEADER_SIZE, FrameHeader, IndexHeader, Salts, WAL_HEADER_SIZE, WalHeader, frame_offset};
@@ -266,7 +266,8 @@ impl Capture {
         let wal = self.wal().ok_or_else(|| Error::bug("no WAL handle"))?;
         let mut bytes = [0; FRAME_HEADER_SIZE as usize];
         wal.read_at(&mut bytes, frame_offset(at.frame, self.page_size))?;
-        Ok(FrameHeader::parse(&bytes).is_ok_and(|f| f.salts == at.salts && f.checksum == at.checksum))
+        let is_there = |f: FrameHeader| (f.salts == at.salts && f.checksum == at.checksum) || is_forgotten(&f);
+        Ok(FrameHeader::parse(&bytes).is_ok_and(is_there))
     }
 
     /// Reads frames up to the published end into the batch; `false` if they are not a chain that ends there.
@@ -293,6 +294,10 @@ impl Capture {
                 let Some(checksum) = follows(position, &parsed, big_endian, head, page) else { return Ok(false) };
                 position.checksum = checksum;
                 position.frame += 1;
+                let is_end = position.frame == published.max_frame && parsed.commit == published.page_count;
+                if is_end && is_forgotten(&parsed) {
+                    position.checksum = published.frame_checksum;
+                }
                 let pgno = parsed.pgno.get();
                 self.frames.insert(pgno, position.frame);
                 self.batch.pages.put_frame(pgno, position.frame, page)?;

@@ -65,7 +65,7 @@ impl Captured {
 /// rewritten an earlier frame of the transaction, to be mended at the commit, and forgets some of them if a savepoint is
 /// rolled back in between (`iReCksum` is not taken back with `mxFrame`). The frame after it is summed up from those
 /// zeros. The page is committed and is read by everybody, so it is taken; the frames around it are still checked, and so
-/// is the end.
+/// is the end, unless it is such a frame: the checksum that is published goes on from there.
 pub(super) fn follows(
     position: &Position,
     frame: &FrameHeader,
@@ -73,10 +73,14 @@ pub(super) fn follows(
     head: &[u8; FRAME_HEADER_SIZE as usize],
     page: &[u8],
 ) -> Option<FrameChecksum> {
-    let zeros = FrameChecksum::default();
-    if frame.salts == Salts::default() && frame.checksum == zeros {
-        return Some(zeros);
+    if is_forgotten(frame) {
+        return Some(FrameChecksum::default());
     }
     let checksum = position.checksum.update_frame(big_endian, head, page);
     (frame.salts == position.salts && frame.checksum == checksum).then_some(checksum)
+}
+
+/// Whether this is such a frame.
+pub(super) fn is_forgotten(frame: &FrameHeader) -> bool {
+    frame.salts == Salts::default() && frame.checksum == FrameChecksum::default()
 }

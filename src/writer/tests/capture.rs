@@ -223,3 +223,28 @@ fn p10_an_image_is_the_state_at_which_it_began() {
     assert_same(&found, &expected);
     assert_ne!(capture.captured, Captured::Gap);
 }
+
+/// What SQLite 3.40.1 leaves of a transaction: published frames without salts and checksums, the last one, too.
+#[test]
+fn p7_frames_whose_checksums_sqlite_forgot_are_taken_also_at_the_end() {
+    let source = Source::new();
+    let mut capture = capture_of(&source);
+    run(&mut capture, &source.header());
+    pages(&mut capture);
+    let before = source.header().max_frame;
+    source.insert(50);
+    let published = source.header();
+    let wal = beside(&source.path, "-wal");
+    for frame in before..published.max_frame {
+        overwrite(&wal, 32 + u64::from(frame) * u64::from(24 + PAGE_SIZE) + 8, &[0; 16]);
+    }
+    run(&mut capture, &published);
+    assert!(capture.captured.is_end_of(&published));
+    let image = source.image();
+    for (pgno, page) in pages(&mut capture) {
+        assert!(pgno == 1 || page == page_of(&image, pgno), "page {pgno}");
+    }
+    source.insert(5);
+    run(&mut capture, &source.header());
+    assert!(capture.captured.is_end_of(&source.header()));
+}
