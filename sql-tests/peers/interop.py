@@ -210,7 +210,7 @@ def compare_restores(scratch, replica, txid=None, may_be_unavailable=False):
 
 def plain(path, page_size=None):
     """A connection past the shim, in WAL mode, as another program has it."""
-    db = sqlite3.connect(f"file:{path}?vfs=unix", uri=True, isolation_level=None)
+    db = sqlite3.connect(f"file:{path}?vfs=unix", uri=True, isolation_level=None, timeout=60)
     if page_size:
         db.execute(f"PRAGMA page_size = {page_size}")
     db.execute("PRAGMA journal_mode = WAL").fetchall()

@@ -35,7 +35,7 @@ def write_ours(path, replica, tag, commits):
 
 
 def write_litestreams(path, replica, tag, commits):
-    db = sqlite3.connect(f"file:{path}?vfs=unix", uri=True, isolation_level=None)
+    db = sqlite3.connect(f"file:{path}?vfs=unix", uri=True, isolation_level=None, timeout=60)
     db.execute("PRAGMA journal_mode = WAL").fetchall()
     opened.fill(db, tag, ROWS)
     for number in range(commits + 1):
