@@ -102,9 +102,10 @@ impl Pool {
                 }
                 due => {
                     // The last one that waits for a task is woken by nothing else.
-                    let enough = if due.is_some() && queue.idle == 0 { due } else { Some(now + self.idle_for) };
+                    let enough = now + self.idle_for;
+                    let until = due.map_or(enough, |due| if queue.idle == 0 { due } else { due.min(enough) });
                     queue.idle += 1;
-                    self.changed.wait_until(&mut queue, due.into_iter().chain(enough).min().unwrap_or(now));
+                    self.changed.wait_until(&mut queue, until);
                     queue.idle -= 1;
                     let is_needed =
                         queue.tasks.peek().is_some_and(|Reverse(task)| queue.idle == 0 || task.due <= Instant::now());
