@@ -13,7 +13,7 @@ fn read(bytes: &[u8], header_bytes: &[u8; HEADER_SIZE], tail: &[u8; TAIL_SIZE]) 
     let range = tail.index_range(size);
     let index = &bytes[range.start as usize..range.end as usize];
     let mut page = vec![0; header.page_size.bytes()];
-    let mut hash = SegmentHash::new();
+    let mut hash = SegmentHash::of_header(header_bytes);
     for entry in parse_index(index, &header, tail.pages_end(size))? {
         // Entries that pass lie within the file.
         let frame = &bytes[entry.offset as usize..][..entry.len as usize];
@@ -21,7 +21,7 @@ fn read(bytes: &[u8], header_bytes: &[u8; HEADER_SIZE], tail: &[u8; TAIL_SIZE]) 
             hash.update_page(frame, &page);
         }
     }
-    file_checksum(header_bytes, &hash, index, tail.trailer.post_apply);
+    file_checksum(&hash, index, tail.trailer.post_apply);
     Ok(())
 }
 

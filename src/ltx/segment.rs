@@ -5,7 +5,7 @@ use super::frame::{BLOCK_SIZE_SIZE, FLAG_BLOCK, FRAME_HEADER_SIZE};
 use super::{Checksum, END_MARKER_SIZE, HEADER_SIZE};
 use crc_fast::Digest;
 
-/// The CRC of a run of page frames and how many bytes went into it.
+/// The CRC of a run of page frames, the first one behind the header, and how many bytes went into it.
 #[derive(Clone, Copy, Debug)]
 pub struct SegmentHash(Digest);
 
@@ -15,6 +15,13 @@ impl SegmentHash {
         Self(digest())
     }
 
+    /// Of the header as stored: what the first run begins with.
+    pub fn of_header(header: &[u8; HEADER_SIZE]) -> Self {
+        let mut digest = digest();
+        digest.update(header);
+        Self(digest)
+    }
+
     /// Takes in the next frame: its header, its block length if it has one, and the page uncompressed. `frame` is the
     /// whole frame or at least its first 10 bytes; the compressed bytes are in no checksum.
     pub fn update_page(&mut self, frame: &[u8], page: &[u8]) {
@@ -22,7 +29,7 @@ impl SegmentHash {
         self.0.update(page);
     }
 
-    /// Takes in the run that follows this one. Costs some microseconds, so runs should be of many pages.
+    /// Takes in the run that follows this one. Costs as much as hashing some hundred pages: for runs of more.
     pub fn combine(&mut self, next: &Self) {
         self.0.combine(&next.0);
     }
@@ -41,13 +48,10 @@ pub(super) fn hashed_prefix(frame: &[u8]) -> &[u8] {
     frame.get(..len).unwrap_or(frame)
 }
 
-/// The checksum that the trailer must have: `header` as stored, `segments` over all frames, `index` as stored with its
+/// The checksum that the trailer must have: `segments` over the header and all frames, `index` as stored with its
 /// terminator, and the trailer's first field.
-pub fn file_checksum(header: &[u8; HEADER_SIZE], segments: &SegmentHash, index: &[u8], post_apply: u64) -> Checksum {
-    let mut digest = digest();
-    digest.update(header);
-    digest.combine(&segments.0);
-    end(digest, index, post_apply)
+pub fn file_checksum(segments: &SegmentHash, index: &[u8], post_apply: u64) -> Checksum {
+    end(segments.0, index, post_apply)
 }
 
 /// What follows the pages, in file order.

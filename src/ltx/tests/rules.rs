@@ -110,13 +110,13 @@ fn tracked_snapshot(post_apply: u64) -> Vec<u8> {
     let index = bytes[range.start as usize..range.end as usize].to_vec();
     let header = *bytes.first_chunk::<HEADER_SIZE>().unwrap();
     let entries = parse_index(&index, &Header::parse(&header).unwrap(), tail.pages_end(size)).unwrap();
-    let mut hash = SegmentHash::new();
+    let mut hash = SegmentHash::of_header(&header);
     for (entry, (_, page)) in entries.iter().zip(&pages) {
         hash.update_page(&bytes[entry.offset as usize..], page);
     }
     bytes.truncate(bytes.len() - 16);
     bytes.extend_from_slice(&post_apply.to_be_bytes());
-    bytes.extend_from_slice(&file_checksum(&header, &hash, &index, post_apply).get().to_be_bytes());
+    bytes.extend_from_slice(&file_checksum(&hash, &index, post_apply).get().to_be_bytes());
     bytes
 }
 

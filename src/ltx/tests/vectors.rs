@@ -34,7 +34,7 @@ pub(super) fn decode_by_index(bytes: &[u8]) -> Result<(Header, Pages, Trailer)> 
     let index = &bytes[range.start as usize..range.end as usize];
     let entries = parse_index(index, &header, tail.pages_end(size))?;
     let mut pages = Vec::new();
-    let mut whole = SegmentHash::new();
+    let mut whole = SegmentHash::of_header(bytes.first_chunk::<HEADER_SIZE>().unwrap());
     for run in entries.chunks(entries.len() / 3 + 1) {
         let mut segment = SegmentHash::new();
         for entry in run {
@@ -46,7 +46,7 @@ pub(super) fn decode_by_index(bytes: &[u8]) -> Result<(Header, Pages, Trailer)> 
         }
         whole.combine(&segment);
     }
-    let checksum = file_checksum(bytes.first_chunk::<HEADER_SIZE>().unwrap(), &whole, index, tail.trailer.post_apply);
+    let checksum = file_checksum(&whole, index, tail.trailer.post_apply);
     assert_eq!(checksum, tail.trailer.file_checksum);
     Ok((header, pages, tail.trailer))
 }

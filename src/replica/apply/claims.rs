@@ -21,24 +21,26 @@ impl Claims {
         Self { pages, turn: Mutex::new(0), turned: Condvar::new(), stopped: AtomicBool::new(false) }
     }
 
-    /// Waits until all newer files have claimed, then takes those pages of the file that nobody has and that are within
-    /// the database. False if the work was stopped meanwhile.
-    pub fn claim(&self, place: usize, entries: &[IndexEntry]) -> bool {
+    /// Waits until all files newer than the one at `first` have claimed, then takes, for it and those that follow it,
+    /// the pages of each that nobody has and that are within the database. False if the work was stopped meanwhile.
+    pub fn claim<'a>(&self, first: usize, files: impl IntoIterator<Item = &'a [IndexEntry]>) -> bool {
         let mut turn = self.turn.lock();
-        while *turn != place && !self.stopped.load(Ordering::Relaxed) {
+        while *turn != first && !self.stopped.load(Ordering::Relaxed) {
             self.turned.wait(&mut turn);
         }
         if self.stopped.load(Ordering::Relaxed) {
             return false;
         }
-        let mark = mark(place);
-        for page in entries.iter().filter_map(|entry| self.pages.get(entry.pgno.index())) {
-            // Only the holder of the turn writes; its lock orders this before the next file's claims.
-            if page.load(Ordering::Relaxed) == 0 {
-                page.store(mark, Ordering::Relaxed);
+        for entries in files {
+            let mark = mark(*turn);
+            for page in entries.iter().filter_map(|entry| self.pages.get(entry.pgno.index())) {
+                // Only the holder of the turn writes; its lock orders this before the next file's claims.
+                if page.load(Ordering::Relaxed) == 0 {
+                    page.store(mark, Ordering::Relaxed);
+                }
             }
+            *turn += 1;
         }
-        *turn += 1;
         self.turned.notify_all();
         true
     }

@@ -19,10 +19,11 @@ pub(super) struct Decoding<'a> {
 }
 
 impl Decoding<'_> {
-    /// Decodes consecutive frames; `bytes` begins at byte `start` of the file. `buffer` is kept between calls.
-    /// `None` if the work was stopped.
+    /// Decodes consecutive frames; `bytes` begins at byte `start` of the file, and `hash` goes on over them. `buffer` is
+    /// kept between calls. `None` if the work was stopped.
     pub fn run(
         &self,
+        mut hash: SegmentHash,
         bytes: &[u8],
         start: u64,
         entries: &[IndexEntry],
@@ -30,7 +31,6 @@ impl Decoding<'_> {
     ) -> Outcome<Option<SegmentHash>> {
         let page_size = self.shape.page_size.bytes();
         buffer.resize(RUN_BYTES.max(page_size), 0);
-        let mut hash = SegmentHash::new();
         let mut run = Run { first: None, pages: 0 };
         for entry in entries {
             if self.stopped.load(Ordering::Relaxed) {

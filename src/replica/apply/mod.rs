@@ -29,6 +29,8 @@ const RUN_BYTES: usize = 1 << 20;
 const THREADS_REMOTE: usize = 16;
 /// Threads at most, where the data is local and they compute.
 const THREADS_LOCAL_MAX: usize = 4;
+/// Small files at a time, where opening one takes no longer than telling another thread that it is open.
+const FILES_LOCAL: usize = 16;
 /// No frame of any page size is shorter: 10 bytes in front of the block, and never an empty one.
 const FRAME_BYTES_MIN: u64 = 12;
 
@@ -37,6 +39,8 @@ const FRAME_BYTES_MIN: u64 = 12;
 pub(super) struct Limits {
     pub chunk_bytes: u64,
     pub threads: usize,
+    /// Small files that a thread takes at a time, of a chunk's bytes at most.
+    pub files: usize,
 }
 
 impl Limits {
@@ -44,8 +48,9 @@ impl Limits {
     pub fn of(url: &str) -> Self {
         let local = url.starts_with("file:") || url.starts_with("memory:");
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = if local { processors.clamp(2, THREADS_LOCAL_MAX) } else { THREADS_REMOTE };
-        Self { chunk_bytes: CHUNK_BYTES, threads }
+        let (threads, files) =
+            if local { (processors.clamp(2, THREADS_LOCAL_MAX), FILES_LOCAL) } else { (THREADS_REMOTE, 1) };
+        Self { chunk_bytes: CHUNK_BYTES, threads, files }
     }
 }
 

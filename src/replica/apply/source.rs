@@ -108,10 +108,15 @@ fn parse_tail(end: &[u8], size: u64) -> Result<Tail> {
 }
 
 impl Seal {
-    /// Whether the file is what its checksum says; `frames` is over all of them.
+    /// What the hash of the first frames begins with.
+    pub fn begin(&self) -> SegmentHash {
+        SegmentHash::of_header(&self.header)
+    }
+
+    /// Whether the file is what its checksum says; `frames` is over all of them, from [`Self::begin`] on.
     pub fn verify(&self, frames: &SegmentHash) -> Result<()> {
         let trailer = self.tail.trailer;
-        if file_checksum(&self.header, frames, &self.index, trailer.post_apply) == trailer.file_checksum {
+        if file_checksum(frames, &self.index, trailer.post_apply) == trailer.file_checksum {
             return Ok(());
         }
         Err(Error::corrupt("file checksum mismatch"))

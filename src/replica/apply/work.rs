@@ -3,12 +3,13 @@
 use super::claims::Claims;
 use super::decode::Decoding;
 use super::source::{Seal, fetch, open};
-use super::{Fault, Outcome, PageSink, Shape};
+use super::{Fault, Limits, Outcome, PageSink, Shape};
 use crate::error::{Error, Result};
 use crate::lock::{Condvar, Mutex};
 use crate::ltx::{IndexEntry, SegmentHash};
 use crate::replica::{FileInfo, Plan, Replica};
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -38,7 +39,8 @@ struct Queue {
 }
 
 enum Job {
-    Open(usize),
+    /// Places of files: a large one, or small ones.
+    Open(Range<usize>),
     Decode(Chunk),
 }
 
@@ -75,9 +77,9 @@ impl Work {
         let _guard = PanicGuard(self);
         let mut buffer = Vec::new();
         while let Some(job) = self.next() {
-            let large = matches!(job, Job::Open(place) if self.is_large(place));
+            let large = matches!(&job, Job::Open(places) if self.is_large(places.start));
             let done = match job {
-                Job::Open(place) => self.open(place, &mut buffer),
+                Job::Open(places) => self.open(places, &mut buffer),
                 Job::Decode(chunk) => self.decode(chunk, &mut buffer),
             };
             if let Err(fault) = done {
@@ -103,10 +105,10 @@ impl Work {
             let place = queue.opened;
             let large = self.is_large(place);
             if place < self.files.len() && !(large && queue.opening_large) {
-                queue.opened += 1;
+                queue.opened = if large { place + 1 } else { self.end_of_small(place) };
                 queue.busy += 1;
                 queue.opening_large |= large;
-                return Some(Job::Open(place));
+                return Some(Job::Open(place..queue.opened));
             }
             if place >= self.files.len() && queue.busy == 0 {
                 return None;
@@ -115,28 +117,47 @@ impl Work {
         }
     }
 
-    fn open(&self, place: usize, buffer: &mut Vec<u8>) -> Outcome<()> {
-        let (number, file) = self.file(place)?;
-        let opened = open(&self.replica, file, self.shape).map_err(|error| Fault::File(number, error))?;
-        if place == 0 && opened.commit != self.shape.commit {
-            return Err(Fault::File(number, Error::corrupt("its header has changed since it was read")));
+    /// Where the small files that are opened together with the one at `first` end.
+    fn end_of_small(&self, first: usize) -> usize {
+        let Limits { chunk_bytes, files, .. } = self.replica.limits;
+        let mut bytes = 0;
+        let fits = |place: &usize| {
+            bytes += self.file(*place).map_or(chunk_bytes, |(_, file)| file.size);
+            bytes <= chunk_bytes
+        };
+        let end = self.files.len().min(first + files);
+        first + (first..end).take_while(fits).count().max(1)
+    }
+
+    fn open(&self, places: Range<usize>, buffer: &mut Vec<u8>) -> Outcome<()> {
+        let mut all = Vec::with_capacity(places.len());
+        for place in places.clone() {
+            let (number, file) = self.file(place)?;
+            let opened = open(&self.replica, file, self.shape).map_err(|error| Fault::File(number, error))?;
+            if place == 0 && opened.commit != self.shape.commit {
+                return Err(Fault::File(number, Error::corrupt("its header has changed since it was read")));
+            }
+            all.push((place, number, opened));
         }
-        if !self.claims.claim(place, &opened.entries) {
+        if !self.claims.claim(places.start, all.iter().map(|(_, _, opened)| opened.entries.as_slice())) {
             return Ok(());
         }
-        let Some(bytes) = opened.bytes else {
-            return self.split(place, opened.seal, opened.entries).map_err(|error| Fault::File(number, error));
-        };
-        match self.decoding(place, number).run(&bytes, 0, &opened.entries, buffer)? {
-            Some(hash) => opened.seal.verify(&hash).map_err(|error| Fault::File(number, error)),
-            None => Ok(()),
+        for (place, number, opened) in all {
+            let blame = |error| Fault::File(number, error);
+            let Some(bytes) = opened.bytes else {
+                self.split(place, opened.seal, opened.entries).map_err(blame)?;
+                continue;
+            };
+            let hash = self.decoding(place, number).run(opened.seal.begin(), &bytes, 0, &opened.entries, buffer)?;
+            hash.map_or(Ok(()), |hash| opened.seal.verify(&hash)).map_err(blame)?;
         }
+        Ok(())
     }
 
     /// Queues a large file's frames.
     fn split(&self, place: usize, seal: Seal, entries: Vec<IndexEntry>) -> Result<()> {
         if entries.is_empty() {
-            return seal.verify(&SegmentHash::new());
+            return seal.verify(&seal.begin());
         }
         let mut parts: Vec<Vec<IndexEntry>> = Vec::new();
         let mut room = 0;
@@ -165,7 +186,8 @@ impl Work {
         let (Some(first), Some(last)) = (chunk.entries.first(), chunk.entries.last()) else { return Ok(()) };
         let bytes = fetch(&self.replica, file, first.offset..last.offset + u64::from(last.len)).map_err(blame)?;
         let decoding = self.decoding(chunk.file.place, number);
-        let Some(hash) = decoding.run(&bytes, first.offset, &chunk.entries, buffer)? else { return Ok(()) };
+        let begin = if chunk.number == 0 { chunk.file.seal.begin() } else { SegmentHash::new() };
+        let Some(hash) = decoding.run(begin, &bytes, first.offset, &chunk.entries, buffer)? else { return Ok(()) };
         chunk.file.finish(chunk.number, hash).map_err(blame)
     }
 
@@ -229,11 +251,11 @@ impl LargeFile {
         if *missing > 0 {
             return Ok(());
         }
-        let mut whole = SegmentHash::new();
-        for hash in kept.iter().flatten() {
-            whole.combine(hash);
-        }
-        self.seal.verify(&whole)
+        let whole = kept.iter().flatten().copied().reduce(|mut whole, next| {
+            whole.combine(&next);
+            whole
+        });
+        self.seal.verify(&whole.unwrap_or_default())
     }
 }
 
