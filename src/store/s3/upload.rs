@@ -9,6 +9,9 @@ use std::sync::Arc;
 
 /// P34.
 const PART_BYTES_DEFAULT: u64 = 8 << 20;
+/// What is announced to be no larger goes in one PUT, which costs less than two parts do: in requests, in time, and in
+/// memory, of which parts on their way need as much each.
+const ONE_PUT_BYTES_MAX: u64 = 16 << 20;
 /// Parts on their way, where neither the URL nor the provider says otherwise.
 const PARALLEL_DEFAULT: usize = 3;
 /// In parts on their way, so that an upload stays below 64 MiB of memory with the part that is being filled. A part may
@@ -28,7 +31,9 @@ pub(super) struct S3Upload {
 
 impl S3Upload {
     pub(super) fn new(connection: Arc<Connection>, key: &str, metadata: &Metadata, expected: u64) -> Self {
-        let wanted = connection.config.part_size.unwrap_or(PART_BYTES_DEFAULT);
+        let in_one = Some(expected).filter(|expected| *expected <= ONE_PUT_BYTES_MAX);
+        let default = PART_BYTES_DEFAULT.max(in_one.unwrap_or_default());
+        let wanted = connection.config.part_size.unwrap_or(default);
         let part_bytes = usize::try_from(part_bytes(&connection, wanted, expected)).unwrap_or(usize::MAX);
         let (key, metadata) = (key.to_owned(), metadata.clone());
         Self { connection, key, metadata, part_bytes, buffer: Vec::new(), multipart: None }
