@@ -21,8 +21,8 @@ const LONGEST_WINDOW: u64 = 12 << 20;
 /// numbers whose end nobody knows.
 const GROWTH: u64 = 6;
 const GROWTH_BY_NUMBER: u64 = 1;
-/// The window of who has read two siblings in a row.
-const SECOND_WINDOW: u64 = 256 << 10;
+/// The window of who has read two siblings in a row: one more request, which takes hardly longer for being long.
+const SECOND_WINDOW: u64 = RUN_BYTES;
 /// The longest one along page numbers.
 const LONGEST_BY_NUMBER: u64 = 4 << 20;
 /// After so many pages in a row that were at hand, nothing is to be learnt from those that follow.
