@@ -333,12 +333,12 @@ fn bytes_of<'a>(frame: &Frame, bytes: &'a [u8], start: u64) -> Option<&'a [u8]> 
 
 /// The page of a frame, checked by all that is known of it (R7).
 pub(super) fn decode(frame: &Frame, bytes: &[u8]) -> Result<Page> {
-    let mut page = vec![0; frame.object.header.page_size.bytes()];
-    decode_frame(bytes, frame.pgno, &mut page)?;
+    let mut page: Page = std::iter::repeat_n(0, frame.object.header.page_size.bytes()).collect();
+    decode_frame(bytes, frame.pgno, Arc::make_mut(&mut page))?;
     if frame.sum.is_some_and(|sum| sum != page_checksum(frame.pgno, &page)) {
         return Err(Error::corrupt(format!("page {} is not the one that was written", frame.pgno)));
     }
-    Ok(page.into())
+    Ok(page)
 }
 
 /// A request under way. However it ends, whoever waits for it is told.
