@@ -1,48 +1,74 @@
 //! Newest wins: which file of the plan a page is taken from.
 
-use super::Shape;
+use super::source::Opened;
+use super::{EARLY_BYTES_MAX, Shape};
 use crate::lock::{Condvar, Mutex};
-use crate::ltx::{IndexEntry, Pgno};
+use crate::ltx::Pgno;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// One number per page: 0, or 1 + the place of the file in the order of claiming, newest first. Files claim strictly in
 /// that order, so what is claimed is final.
 pub(super) struct Claims {
     pages: Vec<AtomicU32>,
-    /// The file that claims next.
-    turn: Mutex<usize>,
+    turn: Mutex<Turn>,
     turned: Condvar,
     stopped: AtomicBool,
+}
+
+#[derive(Default)]
+struct Turn {
+    /// The file that claims next.
+    next: usize,
+    /// Files whose turn has not come, and their size in bytes.
+    early: BTreeMap<usize, Opened>,
+    early_bytes: u64,
 }
 
 impl Claims {
     pub fn new(shape: Shape) -> Self {
         let pages = (0..shape.commit).map(|_| AtomicU32::new(0)).collect();
-        Self { pages, turn: Mutex::new(0), turned: Condvar::new(), stopped: AtomicBool::new(false) }
+        Self { pages, turn: Mutex::default(), turned: Condvar::new(), stopped: AtomicBool::new(false) }
     }
 
-    /// Waits until all files newer than the one at `first` have claimed, then takes, for it and those that follow it,
-    /// the pages of each that nobody has and that are within the database. False if the work was stopped meanwhile.
-    pub fn claim<'a>(&self, first: usize, files: impl IntoIterator<Item = &'a [IndexEntry]>) -> bool {
+    /// Takes a file in; gives those, with their places, whose turn has come with it. Each has then taken the pages that
+    /// no newer file has and that are within the database. A file that is early is kept for whoever brings the one
+    /// before it, or waits if too much is kept. `None` if the work was stopped.
+    pub fn claim(&self, place: usize, file: Opened) -> Option<Vec<(usize, Opened)>> {
         let mut turn = self.turn.lock();
-        while *turn != first && !self.stopped.load(Ordering::Relaxed) {
+        let kept = turn.early_bytes.saturating_add(file.held_bytes());
+        if turn.next != place && kept <= EARLY_BYTES_MAX {
+            turn.early_bytes = kept;
+            turn.early.insert(place, file);
+            return Some(Vec::new());
+        }
+        while turn.next != place && !self.stopped.load(Ordering::Relaxed) {
             self.turned.wait(&mut turn);
         }
         if self.stopped.load(Ordering::Relaxed) {
-            return false;
+            return None;
         }
-        for entries in files {
-            let mark = mark(*turn);
-            for page in entries.iter().filter_map(|entry| self.pages.get(entry.pgno.index())) {
-                // Only the holder of the turn writes; its lock orders this before the next file's claims.
-                if page.load(Ordering::Relaxed) == 0 {
-                    page.store(mark, Ordering::Relaxed);
-                }
-            }
-            *turn += 1;
+        let mut claimed = vec![(place, file)];
+        while let Some((place, file)) = claimed.last() {
+            self.take(*place, file);
+            turn.next += 1;
+            let next = turn.next;
+            let Some(file) = turn.early.remove(&next) else { break };
+            turn.early_bytes -= file.held_bytes();
+            claimed.push((next, file));
         }
         self.turned.notify_all();
-        true
+        Some(claimed)
+    }
+
+    /// Only the holder of the turn writes; its lock orders this before the next file's claims.
+    fn take(&self, place: usize, file: &Opened) {
+        let mark = mark(place);
+        for page in file.entries.iter().filter_map(|entry| self.pages.get(entry.pgno.index())) {
+            if page.load(Ordering::Relaxed) == 0 {
+                page.store(mark, Ordering::Relaxed);
+            }
+        }
     }
 
     /// Whether the page is taken from this file, which has claimed.

@@ -6,8 +6,8 @@
 //! to [`CHUNK_BYTES`] comes in one request; of a larger one first header, index and trailer come, then its frames in
 //! chunks, in parallel. Chunks come before further files, so that few indexes are in memory at a time.
 //!
-//! Memory: each thread holds a chunk of at most [`CHUNK_BYTES`] and a run of at most [`RUN_BYTES`]; 4 bytes per page of
-//! the database for the claims; and the index of the file that is being read, about 30 bytes per page.
+//! Memory: each thread holds a chunk of at most [`CHUNK_BYTES`] and a run of at most [`RUN_BYTES`]; [`EARLY_BYTES_MAX`]
+//! for files that came too early; 4 bytes per page of the database for the claims; and the index of the file that is being read, about 30 bytes per page.
 
 mod claims;
 mod decode;
@@ -29,8 +29,8 @@ const RUN_BYTES: usize = 1 << 20;
 const THREADS_REMOTE: usize = 16;
 /// Threads at most, where the data is local and they compute.
 const THREADS_LOCAL_MAX: usize = 4;
-/// Small files at a time, where opening one takes no longer than telling another thread that it is open.
-const FILES_LOCAL: usize = 16;
+/// Of files that have come before those newer than they: no thread waits for a slow answer while there is room.
+const EARLY_BYTES_MAX: u64 = 8 << 20;
 /// No frame of any page size is shorter: 10 bytes in front of the block, and never an empty one.
 const FRAME_BYTES_MIN: u64 = 12;
 
@@ -39,8 +39,6 @@ const FRAME_BYTES_MIN: u64 = 12;
 pub(super) struct Limits {
     pub chunk_bytes: u64,
     pub threads: usize,
-    /// Small files that a thread takes at a time, of a chunk's bytes at most.
-    pub files: usize,
 }
 
 impl Limits {
@@ -48,9 +46,8 @@ impl Limits {
     pub fn of(url: &str) -> Self {
         let local = url.starts_with("file:") || url.starts_with("memory:");
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let (threads, files) =
-            if local { (processors.clamp(2, THREADS_LOCAL_MAX), FILES_LOCAL) } else { (THREADS_REMOTE, 1) };
-        Self { chunk_bytes: CHUNK_BYTES, threads, files }
+        let threads = if local { processors.clamp(2, THREADS_LOCAL_MAX) } else { THREADS_REMOTE };
+        Self { chunk_bytes: CHUNK_BYTES, threads }
     }
 }
 

@@ -32,6 +32,13 @@ pub(super) struct Opened {
     pub bytes: Option<Vec<u8>>,
 }
 
+impl Opened {
+    /// What keeping it costs; no large one is kept.
+    pub fn held_bytes(&self) -> u64 {
+        self.bytes.as_ref().map_or(u64::MAX, |bytes| bytes.len() as u64)
+    }
+}
+
 /// Opens a file; a small one is fetched whole.
 pub(super) fn open(replica: &Replica, file: &FileInfo, shape: Shape) -> Result<Opened> {
     if file.size <= replica.limits.chunk_bytes {

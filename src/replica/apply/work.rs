@@ -2,14 +2,13 @@
 
 use super::claims::Claims;
 use super::decode::Decoding;
-use super::source::{Seal, fetch, open};
-use super::{Fault, Limits, Outcome, PageSink, Shape};
+use super::source::{Opened, Seal, fetch, open};
+use super::{Fault, Outcome, PageSink, Shape};
 use crate::error::{Error, Result};
 use crate::lock::{Condvar, Mutex};
 use crate::ltx::{IndexEntry, SegmentHash};
 use crate::replica::{FileInfo, Plan, Replica};
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -39,8 +38,7 @@ struct Queue {
 }
 
 enum Job {
-    /// Places of files: a large one, or small ones.
-    Open(Range<usize>),
+    Open(usize),
     Decode(Chunk),
 }
 
@@ -77,9 +75,9 @@ impl Work {
         let _guard = PanicGuard(self);
         let mut buffer = Vec::new();
         while let Some(job) = self.next() {
-            let large = matches!(&job, Job::Open(places) if self.is_large(places.start));
+            let large = matches!(job, Job::Open(place) if self.is_large(place));
             let done = match job {
-                Job::Open(places) => self.open(places, &mut buffer),
+                Job::Open(place) => self.open(place, &mut buffer),
                 Job::Decode(chunk) => self.decode(chunk, &mut buffer),
             };
             if let Err(fault) = done {
@@ -105,10 +103,10 @@ impl Work {
             let place = queue.opened;
             let large = self.is_large(place);
             if place < self.files.len() && !(large && queue.opening_large) {
-                queue.opened = if large { place + 1 } else { self.end_of_small(place) };
+                queue.opened += 1;
                 queue.busy += 1;
                 queue.opening_large |= large;
-                return Some(Job::Open(place..queue.opened));
+                return Some(Job::Open(place));
             }
             if place >= self.files.len() && queue.busy == 0 {
                 return None;
@@ -117,41 +115,24 @@ impl Work {
         }
     }
 
-    /// Where the small files that are opened together with the one at `first` end.
-    fn end_of_small(&self, first: usize) -> usize {
-        let Limits { chunk_bytes, files, .. } = self.replica.limits;
-        let mut bytes = 0;
-        let fits = |place: &usize| {
-            bytes += self.file(*place).map_or(chunk_bytes, |(_, file)| file.size);
-            bytes <= chunk_bytes
-        };
-        let end = self.files.len().min(first + files);
-        first + (first..end).take_while(fits).count().max(1)
+    fn open(&self, place: usize, buffer: &mut Vec<u8>) -> Outcome<()> {
+        let (number, file) = self.file(place)?;
+        let opened = open(&self.replica, file, self.shape).map_err(|error| Fault::File(number, error))?;
+        if place == 0 && opened.commit != self.shape.commit {
+            return Err(Fault::File(number, Error::corrupt("its header has changed since it was read")));
+        }
+        let Some(claimed) = self.claims.claim(place, opened) else { return Ok(()) };
+        claimed.into_iter().try_for_each(|(place, opened)| self.apply(place, opened, buffer))
     }
 
-    fn open(&self, places: Range<usize>, buffer: &mut Vec<u8>) -> Outcome<()> {
-        let mut all = Vec::with_capacity(places.len());
-        for place in places.clone() {
-            let (number, file) = self.file(place)?;
-            let opened = open(&self.replica, file, self.shape).map_err(|error| Fault::File(number, error))?;
-            if place == 0 && opened.commit != self.shape.commit {
-                return Err(Fault::File(number, Error::corrupt("its header has changed since it was read")));
-            }
-            all.push((place, number, opened));
-        }
-        if !self.claims.claim(places.start, all.iter().map(|(_, _, opened)| opened.entries.as_slice())) {
-            return Ok(());
-        }
-        for (place, number, opened) in all {
-            let blame = |error| Fault::File(number, error);
-            let Some(bytes) = opened.bytes else {
-                self.split(place, opened.seal, opened.entries).map_err(blame)?;
-                continue;
-            };
-            let hash = self.decoding(place, number).run(opened.seal.begin(), &bytes, 0, &opened.entries, buffer)?;
-            hash.map_or(Ok(()), |hash| opened.seal.verify(&hash)).map_err(blame)?;
-        }
-        Ok(())
+    /// A file that has claimed its pages.
+    fn apply(&self, place: usize, opened: Opened, buffer: &mut Vec<u8>) -> Outcome<()> {
+        let (number, _) = self.file(place)?;
+        let blame = |error| Fault::File(number, error);
+        let Opened { seal, entries, bytes, .. } = opened;
+        let Some(bytes) = bytes else { return self.split(place, seal, entries).map_err(blame) };
+        let hash = self.decoding(place, number).run(seal.begin(), &bytes, 0, &entries, buffer)?;
+        hash.map_or(Ok(()), |hash| seal.verify(&hash)).map_err(blame)
     }
 
     /// Queues a large file's frames.

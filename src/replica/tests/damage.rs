@@ -48,7 +48,7 @@ fn flip_from_end(bytes: &mut [u8], distance: usize) {
 }
 
 fn limits() -> [Limits; 2] {
-    [Limits { chunk_bytes: 4 << 20, threads: 2, files: 16 }, Limits { chunk_bytes: 700, threads: 3, files: 1 }]
+    [Limits { chunk_bytes: 4 << 20, threads: 2 }, Limits { chunk_bytes: 700, threads: 3 }]
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn an_object_replaced_meanwhile_is_listed_again() {
     // Header for the plan, header, end, then frames.
     faulty.at(Call::GetRange, 4, Fault::Hold(hold.clone()));
     let mut replica = Replica::new(Arc::new(faulty));
-    replica.limits = Limits { chunk_bytes: 700, threads: 1, files: 2 };
+    replica.limits = Limits { chunk_bytes: 700, threads: 1 };
     let restoring = std::thread::spawn(move || restored(&replica, Target::Latest));
     hold.wait_for(1);
     store.put(&key(9, 1, 10), &other.file(1, 10), &Metadata::default()).unwrap();

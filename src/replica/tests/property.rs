@@ -70,7 +70,7 @@ fn check(case: &Case) -> Result<(), TestCaseError> {
         history.commit(*pages, touched.iter().copied());
     }
     let (mut replica, _) = history.replica(&case.files);
-    replica.limits = Limits { chunk_bytes: case.chunk_bytes, threads: 3, files: 1 + case.files.len() % 3 };
+    replica.limits = Limits { chunk_bytes: case.chunk_bytes, threads: 3 };
 
     let ends = reachable(&case.files);
     let end = ends.last().copied();
