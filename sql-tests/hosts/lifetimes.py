@@ -64,6 +64,27 @@ def a_second_copy_of_the_library_is_refused(scratch):
     lib.check(lib.scalar(lib.connect(restore(scratch, "app.db")), "SELECT a FROM t") == 1, "the row is missing")
 
 
+def a_load_that_is_refused_leaves_the_host_as_it_was(scratch):
+    """SQLite unloads a library whose entry point fails: nothing may point into it."""
+    script = f"""
+{bundled(scratch, "apsw")}
+class Other(apsw.VFS):
+    def __init__(self):
+        super().__init__("litestream", "unix")
+other = Other()
+for _ in range(2):
+    db = apsw.Connection(":memory:"); db.enable_load_extension(True)
+    try:
+        db.load_extension({str(lib.LIBRARY)!r}, "sqlite3_litestream_init"); print("loaded")
+    except apsw.ExtensionLoadingError as error:
+        lib.check("has registered the VFS 'litestream'" in str(error), error)
+    db.close()
+lib.check("litestream-primary" not in apsw.vfs_names(), apsw.vfs_names())
+db = apsw.Connection({str(scratch / 'app.db')!r}); db.execute("CREATE TABLE t(a)").fetchall(); db.close()
+"""
+    lib.check(program(script) == (0, ""), program(script))
+
+
 def bundled(scratch, module):
     """Python modules that bring a SQLite of their own, installed for the tests."""
     site = subprocess.run([lib.CACHE / "peers" / "bin" / "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],

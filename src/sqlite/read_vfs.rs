@@ -49,19 +49,24 @@ unsafe impl Sync for Registered {}
 
 static REGISTERED: OnceLock<Box<Registered>> = OnceLock::new();
 
-/// Registers the VFS, after the shim. Called at each load (P33).
+/// To be asked before anything is registered: what a load that fails leaves behind is in a library that is unloaded.
 ///
 /// # Errors
 /// The process has another VFS of that name: Litestream's own extension.
+pub fn refuse_another() -> Result<()> {
+    // SAFETY: the name is terminated.
+    if REGISTERED.get().is_none() && unsafe { !call!(vfs_find(VFS_NAME_C.as_ptr())).is_null() } {
+        return Err(Error::invalid(
+            "another extension has registered the VFS 'litestream' in this process (Litestream's own?): load one of the \
+             two",
+        ));
+    }
+    Ok(())
+}
+
+/// Registers the VFS, after the shim. Called at each load (P33).
 pub fn install(replicas: Arc<dyn ReplicaVfs>) -> Result<()> {
     if REGISTERED.get().is_none() {
-        // SAFETY: the name is terminated.
-        if unsafe { !call!(vfs_find(VFS_NAME_C.as_ptr())).is_null() } {
-            return Err(Error::invalid(
-                "another extension has registered the VFS 'litestream' in this process (Litestream's own?): load one of \
-                 the two",
-            ));
-        }
         let base = shim::registered().ok_or_else(|| Error::bug("the shim is not registered"))?;
         // SAFETY: the shim is static; the copy is changed before anybody sees it.
         let mut vfs = unsafe { shim::copy_vfs(base) };
