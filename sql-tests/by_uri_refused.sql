@@ -1,7 +1,7 @@
 -- An open cannot return a text: it fails, and the reason is in sqlite3_log.
 .log stdout
 .open file:app.db?replica=s4://bucket/path
-SELECT 1;
+SELECT role, state, url, last_error FROM litestream_status WHERE path = '$DIR/app.db';
 .open file:app.db?replica=file://$DIR/replica&sync_interval=soon
 SELECT 1;
 .open file:app.db?replica=file://$DIR/replica&mode=ro

@@ -24,6 +24,8 @@ pub enum Kind {
     Diverged,
     /// Something else holds what is needed.
     Busy,
+    /// What was being read has changed meanwhile; the same call may succeed now.
+    Overtaken,
     /// A wait ended before its condition held.
     Timeout,
     /// `sqlite3_interrupt`.

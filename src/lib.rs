@@ -28,7 +28,7 @@
 //!   `writer/told.rs`, `published`; on a thread of ours `writer/tasks.rs`, `capture_task` and `ship_all`; in that order
 //!   `writer/capture.rs`, `run`; `writer/encode.rs`, `encode_batch`; `writer/ship.rs`, `ship`.
 //! - **The WAL is about to be restarted.** `x_shm_lock` again, then `writer/told.rs`, `barrier`.
-//! - **A replication starts.** `sql/replicate.rs`, `vfs/primary.rs`, `replicate`, then the table in `writer/start.rs`.
+//! - **A replication starts.** `sql/replicate.rs`, `vfs/by_sql.rs`, `replicate`, then the table in `writer/start.rs`.
 //!   By URI: `vfs/by_uri.rs`, `opening` and `wal_opened`; then `decide` in `writer/primary.rs`.
 //! - **A gap is healed, a first image is made.** `writer/phase.rs`.
 //! - **A restore.** `sql/restore.rs`, then `replica/restore/mod.rs`: plan, temporary file, apply, rename.

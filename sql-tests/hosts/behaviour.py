@@ -10,7 +10,7 @@ import threading
 import time
 
 import lib
-from host import HERE, cases_of, replicate, restore, run_threads, thread_count, wait_for
+from host import HERE, assert_restores, cases_of, replicate, restore, run_threads, sync, thread_count, wait_for
 
 
 def a_process_without_a_replicated_database_has_no_thread_of_ours(scratch):
@@ -235,6 +235,36 @@ def an_interrupt_ends_a_wait(scratch):
     started = time.monotonic()
     message = lib.error_of(db, "SELECT litestream_sync(60)")
     lib.check(time.monotonic() - started < 10 and "interrupt" in message.lower(), time.monotonic() - started, "s:", message)
+
+
+def p12_starts_beside_a_busy_writer_succeed(scratch):
+    """What is compared with the replica is written to and checkpointed meanwhile, by a connection that nobody watches yet."""
+    lib.connect(":memory:", load=True).close()
+    db = lib.connect(scratch / "app.db")
+    replicate(db, scratch, "app.db")
+    db.execute("CREATE TABLE t(v)")
+    ended = threading.Event()
+
+    def write():
+        writer = lib.connect(scratch / "app.db")
+        writer.execute("PRAGMA wal_autocheckpoint = 10").fetchall()
+        while not ended.is_set():
+            writer.execute("INSERT INTO t VALUES (randomblob(3000))")
+        writer.close()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        for _ in range(10):
+            db.execute("SELECT litestream_stop()").fetchall()
+            time.sleep(0.02)  # meanwhile commits are made that are a gap
+            replicate(db, scratch, "app.db")
+    finally:
+        ended.set()
+        thread.join()
+    sync(db)
+    db.close()
+    assert_restores(scratch, "app.db")
 
 
 def signals_reach_the_host_alone(scratch):

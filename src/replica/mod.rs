@@ -182,14 +182,26 @@ impl Replica {
         }
     }
 
-    /// Whether two histories lie here, as far as that shows (R3). A gap is no reason to refuse.
+    /// Whether a primary may add to what is listed: it gives a state, and only one (R3). What is missing is believed
+    /// only after a second listing (R4).
     ///
     /// # Errors
-    /// [`Kind::Diverged`], naming both; those of the store.
-    pub fn refuse_two_histories(&self, listing: &Listing) -> Result<()> {
-        match choose(listing, Goal::Latest, &Excluded::new()) {
-            Ok(plan) => histories::check(self, listing, &plan),
-            Err(_) => Ok(()),
+    /// [`Kind::Diverged`], naming both histories, or what is missing; those of the store.
+    pub fn refuse_unsound(&self, listing: &Listing) -> Result<()> {
+        let none = Excluded::new();
+        if let Ok(plan) = choose(listing, Goal::Latest, &none) {
+            return histories::check(self, listing, &plan);
+        }
+        let second = self.list()?;
+        match choose(&second, Goal::Latest, &none) {
+            Ok(plan) => histories::check(self, &second, &plan),
+            Err(error) => Err(Error::new(
+                Kind::Diverged,
+                format!(
+                    "the replica {} has a hole: {error}. Nothing is added to it: replicate to an empty URL",
+                    self.url()
+                ),
+            )),
         }
     }
 

@@ -5,7 +5,7 @@ use crate::error::{Error, Kind, Result};
 use crate::ltx::Txid;
 use crate::sqlite::{Connection, Value};
 use crate::time::Timestamp;
-use crate::vfs::{primary, replica};
+use crate::vfs::{by_sql, primary, replica};
 use crate::writer::Primary;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub(super) fn stop(connection: Connection, arguments: &[Value]) -> Result<Value>
         Some(Value::Text(path)) => primary::full_path(path)?,
         Some(other) => return Err(wrong("litestream_stop", "a path", other)),
     };
-    let txid = primary::stop(&path, &|| connection.is_interrupted())?;
+    let txid = by_sql::stop(&path, &|| connection.is_interrupted())?;
     Ok(txid.map(|t| t.to_string()).into())
 }
 

@@ -5,7 +5,8 @@ use crate::config::Options;
 use crate::error::{Context, Error, Result};
 use crate::ltx::Txid;
 use crate::sqlite::{Connection, Value};
-use crate::vfs::primary::{self, Stores};
+use crate::vfs::by_sql::{self, Stores};
+use crate::vfs::primary;
 
 pub(super) fn replicate(connection: Connection, arguments: &[Value]) -> Result<Value> {
     let (path, url, options) = match arguments {
@@ -16,8 +17,8 @@ pub(super) fn replicate(connection: Connection, arguments: &[Value]) -> Result<V
     };
     let Value::Text(url) = url else { return Err(wrong("litestream_replicate", "a URL", url)) };
     let options = match options {
-        Value::Null => Options::default(),
-        Value::Text(text) => Options::parse(text).context("litestream_replicate")?,
+        Value::Null => None,
+        Value::Text(text) => Some(Options::parse(text).context("litestream_replicate")?),
         other => return Err(wrong("litestream_replicate", "options as JSON text", other)),
     };
     Connection::need_mutexes()?;
@@ -31,7 +32,7 @@ pub(super) fn replicate(connection: Connection, arguments: &[Value]) -> Result<V
 }
 
 /// A database that this connection has open under a name.
-fn of_schema(connection: Connection, schema: &str, stores: &Stores, options: Options) -> Result<Option<Txid>> {
+fn of_schema(connection: Connection, schema: &str, stores: &Stores, options: Option<Options>) -> Result<Option<Txid>> {
     let path = connection.file_name(schema);
     if path.is_empty() {
         return Err(Error::invalid(format!(
@@ -55,11 +56,11 @@ fn of_schema(connection: Connection, schema: &str, stores: &Stores, options: Opt
             "litestream_replicate cannot run inside a transaction, since it may have to set WAL mode: COMMIT first",
         ));
     }
-    Ok(primary::replicate(connection, schema, &path, stores, options)?.txid())
+    Ok(by_sql::replicate(connection, schema, &path, stores, options)?.txid())
 }
 
 /// A database by its path: through this connection if it has it open, else through one of our own.
-fn of_path(connection: Connection, path: &str, stores: &Stores, options: Options) -> Result<Option<Txid>> {
+fn of_path(connection: Connection, path: &str, stores: &Stores, options: Option<Options>) -> Result<Option<Txid>> {
     let path = primary::full_path(path)?;
     for schema in connection.schemas()? {
         if connection.file_name(&schema) == path {

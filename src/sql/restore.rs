@@ -28,8 +28,13 @@ pub(super) fn restore(connection: Connection, arguments: &[Value]) -> Result<Val
         return Err(Error::invalid("litestream_restore: the path is empty; name the file to be made"));
     }
     let path = primary::full_path(path)?;
-    if options.force && (primary::is_open(&path) || primary::find(&path).is_some()) {
+    if options.force && primary::is_open(&path) {
         return Err(Error::new(Kind::Busy, format!("{path} is open in this process: close it before it is replaced")));
+    }
+    if options.force && primary::find(&path).is_some() {
+        let text =
+            format!("{path} is replicated by this process: SELECT litestream_stop('{path}') before it is replaced");
+        return Err(Error::new(Kind::Busy, text));
     }
     if options.force && primary::is_locked(&path) {
         return Err(Error::new(

@@ -5,11 +5,12 @@
 //! the page size comes from the file, what is published from the taps, and where to go on is found out on a thread of
 //! ours.
 
+use super::by_sql::Stores;
 use super::files::BaseFiles;
-use super::primary::{Database, Stores, base, database, pools};
+use super::primary::{Database, base, database, pools};
 use crate::config::Options;
 use crate::error::{Error, Kind, Result};
-use crate::store::Store;
+use crate::store::{Counters, Store};
 use crate::time::Timestamp;
 use crate::writer::{self, Files, Parts, Primary, State, Status};
 use std::path::{Path, PathBuf};
@@ -29,12 +30,33 @@ pub(super) struct Wanted {
     failure: Option<(Error, Timestamp)>,
 }
 
-/// A database is about to be opened with these parameters of a URI.
+/// An open that failed because of its replica.
+#[derive(Clone)]
+pub(super) struct Refused {
+    /// Without secrets.
+    url: String,
+    error: Error,
+    at: Timestamp,
+}
+
+/// A database is about to be opened with these parameters of a URI. What fails stands in the status until it is opened
+/// with a replica that does not: the caller of xOpen gets a code only.
 ///
 /// # Errors
 /// A URL or an option that is none; those of the store's first answer; another replica than the one it has.
 pub(super) fn opening(path: &str, parameters: &[(String, String)]) -> Result<()> {
     let Some((_, url)) = parameters.iter().find(|(name, _)| name == PARAMETER) else { return Ok(()) };
+    let outcome = begin(path, url, parameters);
+    let refused = outcome.as_ref().err().map(|error| Refused {
+        url: super::replica::shown(url),
+        error: error.clone(),
+        at: Timestamp::now(),
+    });
+    *database(path).refused.lock() = refused;
+    outcome
+}
+
+fn begin(path: &str, url: &str, parameters: &[(String, String)]) -> Result<()> {
     if parameters.iter().any(|(name, value)| (name, value) == (&"mode".to_owned(), &"ro".to_owned())) {
         return Err(Error::invalid(format!("{path} is opened read-only: replicate it where it is written to")));
     }
@@ -101,19 +123,30 @@ fn start(database: &Database, wanted: &Wanted) -> Result<Arc<Primary>> {
     })
 }
 
-/// The row of `litestream_status` of an open database whose replication has not begun.
+/// Whether an open database waits for its replication to begin.
+pub(super) fn is_wanted(database: &Database) -> bool {
+    database.wanted.lock().is_some() && database.connections.load(Ordering::Acquire) > 0
+}
+
+/// The row of `litestream_status` of an open database whose replication has not begun, or of one that could not be
+/// opened.
 pub(super) fn status(database: &Database) -> Option<Status> {
-    let wanted = database.wanted.lock().clone().filter(|_| database.connections.load(Ordering::Acquire) > 0)?;
+    let wanted = database.wanted.lock().clone().filter(|_| database.connections.load(Ordering::Acquire) > 0);
+    let (url, state, last_error, counters) = match (wanted, database.refused.lock().clone()) {
+        (Some(Wanted { store, failure, .. }), _) => (store.url().to_owned(), State::Waiting, failure, store.counters()),
+        (None, Some(Refused { url, error, at })) => (url, State::Error, Some((error, at)), Counters::default()),
+        (None, None) => return None,
+    };
     Some(Status {
         path: database.path.clone(),
-        url: wanted.store.url().to_owned(),
-        state: State::Waiting,
+        url,
+        state,
         txid: None,
         durable: None,
         lag: Duration::ZERO,
         spool_bytes: 0,
         spool_files: 0,
-        last_error: wanted.failure,
-        counters: wanted.store.counters(),
+        last_error,
+        counters,
     })
 }

@@ -1,24 +1,19 @@
 //! The databases that are open in this process, which of them are replicated, and what their taps tell.
 
-use super::by_uri::{self, Wanted};
+use super::by_uri::{self, Refused, Wanted};
 use super::exclusive::Exclusive;
 use super::files::Usage;
 use crate::config::Options;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::lock::{Mutex, PerProcess, RwLock};
-use crate::ltx::PageSize;
-use crate::replica::Listing;
 use crate::sqlite::{
-    BaseFile, BaseVfs, Connection, FileRole, Observer, PragmaAnswer, Shim, WalIndexHeader, WalIndexStart, install_shim,
+    BaseFile, BaseVfs, FileRole, Observer, PragmaAnswer, Shim, WalIndexHeader, WalIndexStart, install_shim,
 };
-use crate::store::{self, Limits, Store};
 use crate::wal::{IndexHeader, WAL_HEADER_SIZE};
-use crate::writer::{self, Handover, Parts, Pools, Primary, Status};
+use crate::writer::{Handover, Pools, Primary, Status};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 static BASE: OnceLock<BaseVfs> = OnceLock::new();
 
@@ -54,6 +49,8 @@ pub(super) struct Database {
     pub(super) control: Mutex<()>,
     /// The replica that a URI named.
     pub(super) wanted: Mutex<Option<Wanted>>,
+    /// The last open by a URI that named one, if it failed.
+    pub(super) refused: Mutex<Option<Refused>>,
     active: AtomicBool,
     primary: RwLock<Option<Arc<Primary>>>,
     /// P4: the last commit frame that was written to the WAL, for a connection without shared memory.
@@ -310,6 +307,7 @@ pub(super) fn database(path: &str) -> Arc<Database> {
             handover: Handover::default(),
             control: Mutex::new(()),
             wanted: Mutex::new(None),
+            refused: Mutex::new(None),
             active: AtomicBool::new(false),
             primary: RwLock::new(None),
             exclusive: Mutex::default(),
@@ -328,7 +326,7 @@ pub fn install() -> Result<()> {
 /// Whether a database was opened with a replica that has not begun (P16).
 pub fn is_waiting(path: &str) -> bool {
     let database = process().databases.lock().get(path).cloned();
-    database.is_some_and(|database| database.primary().is_none() && by_uri::status(&database).is_some())
+    database.is_some_and(|database| database.primary().is_none() && by_uri::is_wanted(&database))
 }
 
 /// The threads of this process.
@@ -365,10 +363,14 @@ pub fn connections_changed(open: bool) {
     }
 }
 
+/// The entry of a database that was opened.
+pub(super) fn known(path: &str) -> Option<Arc<Database>> {
+    process().databases.lock().get(path).cloned()
+}
+
 /// The primary of a database, if it has one.
 pub fn find(path: &str) -> Option<Arc<Primary>> {
-    let database = process().databases.lock().get(path).cloned()?;
-    database.primary()
+    known(path)?.primary()
 }
 
 /// A row of `litestream_status` for each database that has a primary or is to have one, by path.
@@ -379,119 +381,4 @@ pub fn statuses() -> Vec<Status> {
         None => by_uri::status(database),
     };
     databases.iter().filter_map(status).collect()
-}
-
-/// Stops a primary and forgets it.
-pub fn stop(path: &str, cancelled: &dyn Fn() -> bool) -> Result<Option<crate::ltx::Txid>> {
-    let database = process().databases.lock().get(path).cloned();
-    if let Some(database) = &database {
-        *database.wanted.lock() = None;
-    }
-    let Some((database, primary)) = database.and_then(|d| d.primary().map(|p| (d, p))) else {
-        return Err(Error::new(Kind::NotFound, format!("{path} is not replicated by this process")));
-    };
-    let _control = database.control.lock();
-    let outcome = primary.stop(cancelled);
-    database.set_primary(None);
-    outcome
-}
-
-/// The store of a replica, twice: a user waits for the answer of the first, which gives up sooner.
-pub struct Stores {
-    pub prove: Arc<dyn Store>,
-    pub ship: Arc<dyn Store>,
-}
-
-/// How long the user waits for the first answer of a store.
-const PROVE_TIMEOUT: Duration = Duration::from_secs(10);
-
-impl Stores {
-    /// No I/O yet.
-    pub fn open(url: &str) -> Result<Self> {
-        let limits = Limits { overall_timeout: PROVE_TIMEOUT, request_timeout: PROVE_TIMEOUT, ..Limits::default() };
-        let background = store::Options { limits: Limits::of_background(), ..store::Options::default() };
-        let prove = store::open_with(url, &store::Options { limits, ..store::Options::default() })?;
-        Ok(Self { prove, ship: store::open_with(url, &background)? })
-    }
-}
-
-/// Starts replicating a schema of an open connection, which is adopted if it was opened before the shim (P14).
-pub fn replicate(
-    connection: Connection,
-    schema: &str,
-    path: &str,
-    stores: &Stores,
-    options: Options,
-) -> Result<Arc<Primary>> {
-    let database = database(path);
-    let _control = database.control.lock();
-    if let Some(error) = database.primary().and_then(|p| p.failure()) {
-        return Err(error.context("replication has ended; SELECT litestream_stop() before it is begun again"));
-    }
-    if let Some(primary) = database.primary()
-        && primary.url() != stores.ship.url()
-    {
-        return Err(Error::new(
-            Kind::Busy,
-            format!("{path} is replicated to {} already: SELECT litestream_stop() first", primary.url()),
-        ));
-    }
-    // Proven first: a URL that is wrong leaves the database as it was.
-    let listing = match database.primary() {
-        Some(_) => None,
-        None => writer::prove(std::path::Path::new(path), &stores.prove, &|| connection.is_interrupted())?,
-    };
-    let mode = connection.query(&format!("PRAGMA {}.journal_mode=WAL", quoted(schema)))?;
-    if mode != ["wal"] {
-        let mode = mode.join(" ");
-        return Err(Error::invalid(format!("{path} cannot be set to WAL mode (its journal_mode stays '{mode}')")));
-    }
-    // Reading opens the WAL and recovers it if need be (P2).
-    connection.query(&format!("SELECT count(*) FROM {}.sqlite_schema", quoted(schema)))?;
-    let observer: Arc<dyn Observer> = Arc::clone(&database) as Arc<dyn Observer>;
-    let adopted = connection.adopt(schema, &observer)?;
-    if adopted {
-        database.connections.fetch_add(1, Ordering::AcqRel);
-    }
-    let (primary, before) = match database.primary() {
-        Some(primary) => (primary, None),
-        None => {
-            let before = published_header(connection, schema)?;
-            let primary = start(connection, schema, &database, (Arc::clone(&stores.ship), listing), options, before)?;
-            database.set_primary(Some(Arc::clone(&primary)));
-            (primary, before)
-        }
-    };
-    // What was committed before the taps were active, or by a connection that is adopted only now.
-    primary.activated(before.as_ref(), published_header(connection, schema)?.as_ref());
-    Ok(primary)
-}
-
-fn start(
-    connection: Connection,
-    schema: &str,
-    database: &Database,
-    (store, listing): (Arc<dyn Store>, Option<Listing>),
-    options: Options,
-    published: Option<IndexHeader>,
-) -> Result<Arc<Primary>> {
-    let size = connection.query(&format!("PRAGMA {}.page_size", quoted(schema)))?;
-    let page_size = PageSize::new(size.first().and_then(|s| s.parse().ok()).unwrap_or(0))?;
-    if published.is_none() {
-        // P4: without shared memory nothing tells the published end; after this it is the database file.
-        connection.query(&format!("PRAGMA {}.wal_checkpoint(TRUNCATE)", quoted(schema)))?;
-    }
-    let (path, usage) = (database.path.clone(), Arc::clone(&database.usage));
-    let files = Arc::new(super::files::BaseFiles { vfs: base()?, path: path.clone(), usage });
-    let pools = pools();
-    Primary::start_new(Parts { path: PathBuf::from(path), store, files, options, page_size, published, listing, pools })
-}
-
-fn published_header(connection: Connection, schema: &str) -> Result<Option<IndexHeader>> {
-    Ok(connection.wal_index_header(schema)?.and_then(|h| IndexHeader::parse(&h)))
-}
-
-/// A name in SQL.
-pub fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }

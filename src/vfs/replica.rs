@@ -109,7 +109,7 @@ impl ReplicaVfs for Replicas {
 }
 
 /// A URL that may be none, without its parameters and whatever may be a secret.
-fn shown(url: &str) -> String {
+pub(super) fn shown(url: &str) -> String {
     let url = url.split('?').next().unwrap_or_default();
     let secret = url.rfind('@').map(|at| at + 1).zip(url.find("://").map(|at| at + 3));
     match secret.and_then(|(end, start)| Some((url.get(..start)?, url.get(end..)?))) {

@@ -480,5 +480,5 @@ impl Capture {
 }
 
 pub(super) fn lost(what: &str) -> Error {
-    Error::new(crate::error::Kind::Busy, format!("{what} was overtaken by a gap"))
+    Error::new(crate::error::Kind::Overtaken, format!("{what} was overtaken by a gap"))
 }

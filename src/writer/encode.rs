@@ -110,7 +110,7 @@ impl Primary {
         let outcome = self.stage(work, &content, |numbers, out| {
             let capture = self.capture.lock();
             if self.missed_barrier() {
-                return Err(Error::new(Kind::Busy, "the batch was overtaken by a restart of the WAL"));
+                return Err(Error::new(Kind::Overtaken, "the batch was overtaken by a restart of the WAL"));
             }
             for (pgno, page) in numbers.iter().zip(out) {
                 match &mut former {

@@ -40,7 +40,7 @@ impl Primary {
     /// Does what the phase asks for. `false`: it must wait for the next publication.
     ///
     /// # Errors
-    /// [`Kind::Busy`]: the state was overtaken, and is to be read anew; those of the store and of the local files.
+    /// [`Kind::Overtaken`]: the state was overtaken, and is to be read anew; those of the store and of the local files.
     pub(super) fn run_phase(self: &Arc<Self>) -> Result<bool> {
         let done = match self.phase() {
             Phase::Running => Ok(true),
@@ -66,7 +66,7 @@ impl Primary {
         self.watch_writes();
         let mut capture = self.capture.lock();
         if !self.image_begins() {
-            return Err(Error::new(Kind::Unavailable, "a checkpoint has passed what is published; it is read again"));
+            return Err(Error::new(Kind::Overtaken, "a checkpoint has passed what is published; it is read again"));
         }
         self.clear_missed();
         let (header, sequence) = self.last_published();
@@ -81,7 +81,7 @@ impl Primary {
             return Err(self.other_page_size(found, self.page_size()));
         }
         if !capture.rebase(header.as_ref())? {
-            return Err(Error::new(Kind::Unavailable, "the WAL is not what was published; it is read again"));
+            return Err(Error::new(Kind::Overtaken, "the WAL is not what was published; it is read again"));
         }
         capture.batch.sequence = sequence;
         if capture.batch.commit == 0 {
@@ -128,11 +128,11 @@ impl Primary {
                 let mut capture = self.capture.lock();
                 // A page that could not be saved is a page that cannot be read.
                 if !self.image_active.load(Ordering::Acquire) || self.missed_barrier() {
-                    return Err(Error::new(Kind::Busy, "the image was overtaken by a writer"));
+                    return Err(Error::new(Kind::Overtaken, "the image was overtaken by a writer"));
                 }
                 let count = capture.read_image(&mut pages)?;
                 if self.image_is_overtaken() {
-                    return Err(Error::new(Kind::Busy, "the image was overtaken by a checkpoint of another process"));
+                    return Err(Error::new(Kind::Overtaken, "the image was overtaken by a checkpoint"));
                 }
                 count
             };

@@ -12,7 +12,7 @@ use super::pool::Pools;
 use super::spool::{FileIdentity, Record, Spool};
 use super::start::Start;
 use crate::config::Options;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::lock::{Condvar, Mutex};
 use crate::ltx::{PageSize, Txid};
 use crate::replica::{Listing, Replica};
@@ -140,6 +140,8 @@ pub struct Primary {
     pub(super) capture_scheduled: AtomicBool,
     /// The publication up to which the thread that follows has looked.
     pub(super) followed: AtomicU64,
+    /// The store was away at the start, and was not looked at since.
+    unproven: AtomicBool,
     /// A barrier could not be had in time: the next capture is a gap.
     pub(super) missed: AtomicBool,
     /// The last publication came from an exclusive connection (P4).
@@ -258,6 +260,7 @@ impl Primary {
             is_swept: AtomicBool::new(false),
             capture_scheduled: AtomicBool::new(false),
             followed: AtomicU64::new(0),
+            unproven: AtomicBool::new(false),
             missed: AtomicBool::new(false),
             exclusive: AtomicBool::new(false),
             follow,
@@ -287,6 +290,7 @@ impl Primary {
             start.work.head.filter(|_| start.work.staged.is_empty()).map(|t| (t, start.work.last_timestamp));
         progress.state = if away { State::Retrying } else { State::Starting };
         drop(progress);
+        self.unproven.store(away, Ordering::Release);
         if !start.work.staged.is_empty() {
             self.published.lock().oldest.get_or_insert_with(|| self.now());
         }
@@ -294,9 +298,31 @@ impl Primary {
         Ok(())
     }
 
+    /// A start without the store: what it holds is looked at before anything else is done there. What is not as it
+    /// should be is waited for: one listing may be wrong.
+    pub(super) fn prove_later(&self) -> Result<()> {
+        if !self.unproven.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let listing = self.replica.prove_unless(&|| self.is_stopped())?;
+        let known = self.progress.lock().txid.filter(|_| listing.is_empty());
+        let sound = known.map_or_else(|| self.replica.refuse_unsound(&listing), |txid| Err(self.replica_is_gone(txid)));
+        sound.map_err(|error| match error.kind() {
+            Kind::Diverged => Error::new(Kind::Unavailable, error.to_string()),
+            _ => error,
+        })?;
+        self.unproven.store(false, Ordering::Release);
+        Ok(())
+    }
+
     /// The URL without credentials.
     pub fn url(&self) -> &str {
         self.store.url()
+    }
+
+    /// Those that it was started with.
+    pub fn options(&self) -> Options {
+        self.options
     }
 
     pub(super) fn page_size(&self) -> PageSize {

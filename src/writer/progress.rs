@@ -125,6 +125,13 @@ impl Primary {
     /// # Errors
     /// [`Kind::Timeout`], naming what is missing; [`Kind::Interrupted`]; what ended shipping.
     pub fn sync(self: &Arc<Self>, timeout: Duration, cancelled: &dyn Fn() -> bool) -> Result<Option<Txid>> {
+        self.wait_for_all(timeout, cancelled).map_err(|error| match error.kind() {
+            Kind::Timeout => error.advise("the commits are safe here and go on being shipped"),
+            _ => error,
+        })
+    }
+
+    fn wait_for_all(self: &Arc<Self>, timeout: Duration, cancelled: &dyn Fn() -> bool) -> Result<Option<Txid>> {
         self.look_now();
         let wanted = self.published.lock().sequence;
         let deadline = self.now() + timeout;
@@ -135,11 +142,7 @@ impl Primary {
             if progress.durable_sequence >= wanted && progress.phase == Phase::Running {
                 return Ok(progress.durable.map(|(txid, _)| txid));
             }
-            if let (State::Fenced | State::Error | State::Stopped, Some((error, _))) =
-                (progress.state, &progress.last_error)
-            {
-                return Err(error.clone());
-            }
+            self.still_ships(&progress)?;
             if self.now() >= deadline {
                 return Err(self.sync_timeout(&progress, timeout));
             }
@@ -168,11 +171,7 @@ impl Primary {
             if let Some((durable, _)) = progress.durable.filter(|(durable, _)| *durable >= txid) {
                 return Ok(durable);
             }
-            if let (State::Fenced | State::Error | State::Stopped, Some((error, _))) =
-                (progress.state, &progress.last_error)
-            {
-                return Err(error.clone());
-            }
+            self.still_ships(&progress)?;
             if self.now() >= deadline {
                 let durable = progress.durable.map_or_else(|| "none".to_owned(), |(txid, _)| txid.to_string());
                 let (url, state) = (self.url(), progress.state.name());
@@ -188,17 +187,31 @@ impl Primary {
         }
     }
 
+    /// Whether there is something to wait for.
+    fn still_ships(&self, progress: &Progress) -> Result<()> {
+        match (progress.state, &progress.last_error) {
+            (State::Fenced | State::Error, Some((error, _))) => Err(error.clone()),
+            (State::Stopped, _) => {
+                Err(Error::new(Kind::NotFound, format!("replication of {} was stopped", self.path.display())))
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub(super) fn sync_timeout(&self, progress: &Progress, timeout: Duration) -> Error {
-        let durable = progress.durable.map_or_else(|| "nothing".to_owned(), |(txid, _)| format!("TXID {txid}"));
+        let missing = match progress.durable {
+            Some((txid, _)) => format!("commits after TXID {txid}"),
+            None => "what was committed".to_owned(),
+        };
         let why = progress.last_error.as_ref().map_or_else(String::new, |(e, _)| format!("; last error: {e}"));
         let state = progress.state.name();
         Error::new(
             Kind::Timeout,
             format!(
-                "not in {} after {:?}: commits after {durable} of {} (state {state}){why}. They are safe here and go on \
-                 being shipped",
+                "not in {} after {:?}: {} of {} (state {state}){why}",
                 self.url(),
                 timeout,
+                missing,
                 self.path.display()
             ),
         )
@@ -211,7 +224,7 @@ impl Primary {
         let begun = self.steps.load(Ordering::Acquire);
         let stalled = || self.stalled_step.load(Ordering::Acquire) > begun;
         let deadline = self.now() + timeout;
-        let outcome = self.sync(timeout, &|| cancelled() || stalled()).map_err(|error| match error.kind() {
+        let outcome = self.wait_for_all(timeout, &|| cancelled() || stalled()).map_err(|error| match error.kind() {
             Kind::Interrupted if stalled() => {
                 let text = format!("{}: nothing can be shipped before the next commit", self.path.display());
                 Error::new(Kind::Unavailable, text)
@@ -259,11 +272,23 @@ impl Primary {
         }
     }
 
-    /// Drains, and stops shipping. What could not be shipped stays in the spool.
+    /// Drains, and stops shipping. What could not be shipped stays in the spool. What had ended shipping is no failure
+    /// of this.
+    ///
+    /// # Errors
+    /// [`Kind::Timeout`], naming what is missing; [`Kind::Interrupted`]. It is stopped all the same.
     pub fn stop(self: &Arc<Self>, cancelled: &dyn Fn() -> bool) -> Result<Option<Txid>> {
         let outcome = self.drain(self.options.close_timeout, cancelled);
+        let had_ended = self.is_final();
         self.abandon();
-        outcome
+        match outcome {
+            Err(_) if had_ended => Ok(self.durable_txid().map(|(txid, _)| txid)),
+            Err(error) => Err(error.advise(
+                "replication is stopped; what is missing is kept beside the database and shipped after the next \
+                 litestream_replicate",
+            )),
+            done => done,
+        }
     }
 
     /// Stops shipping at once.

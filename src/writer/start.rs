@@ -51,7 +51,7 @@ impl Primary {
             // An attempt of a former start may still arrive: its node id is remembered.
             return Ok(Start { work: self.empty_work(former.as_ref()), phase: Phase::FirstImage });
         };
-        self.replica.refuse_two_histories(listing)?;
+        self.replica.refuse_unsound(listing)?;
         match local {
             Some(head) if head >= remote => self.go_on(former, head, Some(remote), published),
             _ if self.is_ours(former.as_ref(), local, remote)? => {
@@ -312,7 +312,7 @@ impl Primary {
         )
     }
 
-    fn replica_is_gone(&self, known: Txid) -> Error {
+    pub(super) fn replica_is_gone(&self, known: Txid) -> Error {
         Error::new(
             Kind::Diverged,
             format!(

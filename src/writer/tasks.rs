@@ -154,6 +154,7 @@ impl Primary {
             if self.is_stopped() {
                 return Ok(None);
             }
+            self.prove_later()?;
             if let Some(staged) = self.with_work(|work| self.next_to_ship(work))? {
                 *self.next_object_at.lock() = self.now() + self.options.sync_interval;
                 let shipped = self.ship(&staged)?;
@@ -181,7 +182,7 @@ impl Primary {
                     }
                     // The state was overtaken by a gap, or by more than an image can save: begun anew at once, but not
                     // forever without a pause.
-                    Err(error) if error.kind() == Kind::Busy && !overtaken => {
+                    Err(error) if matches!(error.kind(), Kind::Busy | Kind::Overtaken) && !overtaken => {
                         log::info!("{}: {error}", self.path.display());
                         overtaken = true;
                         continue;

@@ -25,6 +25,19 @@ fn the_layout_is_litestreams_and_the_mtime_is_the_timestamp() {
     assert_eq!(names, [".lock", "1.ltx", "1.ltx.meta"]);
 }
 
+/// A disk may go before anything was written there.
+#[test]
+fn p12_a_directory_that_was_there_is_not_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("replica");
+    fs::create_dir(&root).unwrap();
+    let store = FileStore::new(&root);
+    fs::remove_dir(&root).unwrap();
+    let error = store.put_if_absent("x", b"x", &pairs("v")).unwrap_err();
+    assert!(error.kind() == Kind::Unavailable && error.to_string().contains("is gone"), "{error}");
+    assert!(!root.exists());
+}
+
 /// A writer that died between the pairs and the object leaves a `.meta`; another program's object of that name must not
 /// get them, and ours replaces them.
 #[test]

@@ -89,13 +89,9 @@ impl FileStore {
     /// A store below `root`, an absolute path, which is created by the first write.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         let root = root.into();
-        Self {
-            url: format!("file://{}", root.display()),
-            root,
-            tally: Arc::default(),
-            gate: None,
-            root_seen: Seen::default(),
-        }
+        let root_seen = Seen::default();
+        root_seen.look(&root);
+        Self { url: format!("file://{}", root.display()), root, tally: Arc::default(), gate: None, root_seen }
     }
 
     /// Asked before each change (P24).

@@ -7,6 +7,7 @@ mod random;
 mod shipping;
 mod simulation;
 mod spool;
+mod starting;
 
 use crate::config::Options;
 use crate::error::{Context, Error, Kind, Result};
