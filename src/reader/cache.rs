@@ -56,6 +56,13 @@ impl Cache {
         self.0.lock().pages.peek(key).map(|entry| Arc::clone(&entry.page))
     }
 
+    /// Whether a page is there; it stays as long as one that was used now.
+    pub fn touch(&self, key: &PageKey) -> bool {
+        let mut inner = self.0.lock();
+        inner.pages.promote(key);
+        inner.pages.contains(key)
+    }
+
     #[cfg(test)]
     pub fn clear(&self) {
         let mut inner = self.0.lock();

@@ -19,7 +19,7 @@ pub(super) const FIRST_WINDOW: u64 = 32 << 10;
 const LONGEST_WINDOW: u64 = 12 << 20;
 /// How much further ahead than it has come a reader's window goes, along siblings and overflow chains, and along page
 /// numbers whose end nobody knows.
-const GROWTH: u64 = 6;
+const GROWTH: u64 = 12;
 const GROWTH_BY_NUMBER: u64 = 1;
 /// The window of who has read two siblings in a row: one more request, which takes hardly longer for being long.
 const SECOND_WINDOW: u64 = RUN_BYTES;
@@ -180,7 +180,7 @@ impl Tracks {
             _ => here,
         };
         let window = track.window(LONGEST_WINDOW.min(shared().cache.limit() as u64 / 4));
-        if track.step != 0 && !is_chance && track.ahead <= window / 2 {
+        if track.step != 0 && !is_chance && track.ahead <= window / 4 * 3 {
             ask(source, state, trees, &mut track, window, wanted);
         }
         self.tracks.push(track);
@@ -228,11 +228,23 @@ fn ask(source: &Arc<Source>, state: &State, trees: &mut Trees, track: &mut Track
         if track.parent == 0 && track.end.is_some_and(|end| page > end) {
             break;
         }
+        // The walk goes through its parent, which came long before and would be pushed out by what comes now.
+        if place.0 != track.asked.0 && !touch(state, place.0) {
+            wanted.push(place.0);
+        }
         track.ahead += u64::from(frame.len);
         track.asked = place;
         if !shared().cache.has(&(frame.object.id, frame.pgno)) {
             wanted.push(page);
         }
+    }
+}
+
+/// Keeps a page in memory; whether it is there, or nowhere to be had.
+fn touch(state: &State, page: u32) -> bool {
+    match Pgno::new(page).map(|pgno| state.find(pgno)) {
+        Some(Place::At(frame)) => shared().cache.touch(&(frame.object.id, frame.pgno)),
+        _ => true,
     }
 }
 
