@@ -8,6 +8,7 @@ use super::capture::Captured;
 use super::history::History;
 use super::merge::Former;
 use super::primary::{Phase, Primary};
+use super::put_back::FirstPage;
 use super::spool::{Record, RecordedPosition};
 use super::sums::Sums;
 use crate::error::{Context, Error, Kind, Result};
@@ -179,6 +180,9 @@ impl Primary {
             for (number, page) in numbers.iter().zip(buffers.iter()) {
                 let pgno = Pgno::new(*number).ok_or_else(|| Error::bug("page 0"))?;
                 encoder.page(pgno, page)?;
+                if pgno == Pgno::FIRST {
+                    work.record.first_page = FirstPage::of(page);
+                }
                 changes.push((pgno, page_checksum(pgno, page)));
             }
         }

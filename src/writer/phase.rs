@@ -8,6 +8,7 @@ use super::encode::{Content, Into, PAGES_PER_LOCK, Work};
 use super::files::page_size_of;
 use super::image::Image;
 use super::primary::{Phase, Primary};
+use super::put_back::Found;
 use super::ship::{FROM_MEMORY, UploadWriter};
 use super::sums::Sums;
 use crate::error::{Error, Kind, Result};
@@ -32,7 +33,7 @@ struct ImageStart {
 struct Streamed {
     upload: Box<dyn Upload>,
     encoded: Encoded,
-    sums: Sums,
+    found: Found,
     frames: FrameLengths,
 }
 
@@ -42,13 +43,13 @@ impl Primary {
     /// # Errors
     /// [`Kind::Overtaken`]: the state was overtaken, and is to be read anew; those of the store and of the local files.
     pub(super) fn run_phase(self: &Arc<Self>) -> Result<bool> {
-        let done = match self.phase() {
+        let done = self.read_as_opened().and_then(|()| match self.phase() {
             Phase::Running => Ok(true),
             Phase::Decide => self.decide(),
             Phase::FirstImage => self.first_image(),
             Phase::Heal => self.heal(),
             Phase::Scan => self.scan(),
-        };
+        });
         self.image_active.store(false, Ordering::Release);
         self.capture.lock().image = None;
         self.image_ends();
@@ -165,7 +166,7 @@ impl Primary {
             node: self.node,
             pre_apply: None,
         };
-        let Streamed { upload, encoded, sums, frames } = self.stream_image(header)?;
+        let Streamed { upload, encoded, found: Found { sums, first_page }, frames } = self.stream_image(header)?;
         self.sync_source(true)?;
         let etag = match upload.finish_if_absent()? {
             Put::Done(etag) => Some(etag),
@@ -179,6 +180,8 @@ impl Primary {
             work.head = Some(Txid::FIRST);
             work.sums = Some(sums);
             work.remember()?;
+            work.record.first_page = first_page;
+            self.is_in_this_file(work);
             self.record(work, start.commit, start.captured)?;
             self.write_sums(work)
         })?;
@@ -200,12 +203,12 @@ impl Primary {
             self.sweep_once();
         }
         let upload = self.store.upload(&key, &self.metadata(timestamp, None), expected)?;
-        let (mut sums, mut frames) = (Sums::new(page_size), FrameLengths::new(page_size, commit));
+        let (mut found, mut frames) = (Found::new(page_size), FrameLengths::new(page_size, commit));
         let mut writer = UploadWriter { upload, error: None };
         let encoded = (|| {
             let mut encoder = Encoder::new(std::io::BufWriter::with_capacity(256 << 10, &mut writer), header)?;
             self.read_image(|pgno, page| {
-                sums.set(pgno, page_checksum(pgno, page));
+                found.add(pgno, page, page_checksum(pgno, page));
                 frames.push(encoder.page(pgno, page)?);
                 Ok(())
             })?;
@@ -213,9 +216,9 @@ impl Primary {
             buffered.into_inner().map_err(|e| Error::io(&key, e.error()))?;
             Ok(encoded)
         })();
-        sums.resize(commit);
+        found.sums.resize(commit);
         match encoded {
-            Ok(encoded) => Ok(Streamed { upload: writer.upload, encoded, sums, frames }),
+            Ok(encoded) => Ok(Streamed { upload: writer.upload, encoded, found, frames }),
             Err(error) => Err(writer.error.take().unwrap_or(error)),
         }
     }
@@ -252,17 +255,34 @@ impl Primary {
                 work.remember()
             })?;
         }
+        let as_opened = self.as_opened.lock().take();
+        if let Some(found) = as_opened {
+            self.with_work(|work| self.judge(work, &found))?;
+            self.unproven.store(false, Ordering::Release);
+        }
         let Some(start) = self.begin_anew()? else { return Ok(false) };
         let mut changed = self.capture.lock().page_store();
         let base = self.with_work(|work| work.sums.clone().ok_or_else(|| Error::bug("no page checksums")))?;
         if base.page_size != self.page_size() {
             return Err(self.other_page_size(self.page_size(), base.page_size));
         }
+        let mut found = Found::new(self.page_size());
         self.read_image(|pgno, page| {
-            if base.get(pgno.get()) == page_checksum(pgno, page) { Ok(()) } else { changed.put(pgno.get(), page) }
+            let sum = page_checksum(pgno, page);
+            found.add(pgno, page, sum);
+            if base.get(pgno.get()) == sum { Ok(()) } else { changed.put(pgno.get(), page) }
         })?;
+        found.sums.resize(start.commit);
+        if self.unproven.load(Ordering::Acquire) {
+            self.with_work(|work| self.judge(work, &found))?;
+        }
         self.sync_source(true)?;
-        self.with_work(|work| self.stage_changes(work, &start, &changed))?;
+        self.with_work(|work| {
+            work.record.first_page = found.first_page;
+            self.is_in_this_file(work);
+            self.stage_changes(work, &start, &changed)
+        })?;
+        self.unproven.store(false, Ordering::Release);
         self.set_phase(Phase::Running);
         Ok(true)
     }
@@ -287,36 +307,41 @@ impl Primary {
             self.set_phase(Phase::Heal);
             return Ok(true);
         };
-        let sums = self.sums_of_image(commit)?;
+        let found = self.content_of_image(commit)?;
         self.with_work(|work| {
-            work.sums = Some(sums);
+            work.sums = Some(found.sums);
+            work.record.first_page = found.first_page;
             work.remember()
         })?;
         self.set_phase(Phase::Running);
         Ok(true)
     }
 
-    fn sums_of_image(&self, commit: u32) -> Result<Sums> {
-        let mut sums = Sums::new(self.page_size());
+    pub(super) fn content_of_image(&self, commit: u32) -> Result<Found> {
+        let mut found = Found::new(self.page_size());
         self.read_image(|pgno, page| {
-            sums.set(pgno, page_checksum(pgno, page));
+            found.add(pgno, page, page_checksum(pgno, page));
             Ok(())
         })?;
-        sums.resize(commit);
-        Ok(sums)
+        found.sums.resize(commit);
+        Ok(found)
     }
 
-    /// The page checksums of the database as it is published now; `None` if there is nothing to read yet. What was
-    /// captured is given up.
+    /// The page checksums of the database; `None` if there is nothing to read yet. What was captured is given up.
     pub(super) fn sums_of_database(&self) -> Result<Option<Sums>> {
+        Ok(self.content_of_database()?.map(|found| found.sums))
+    }
+
+    /// The database as it is published now.
+    pub(super) fn content_of_database(&self) -> Result<Option<Found>> {
         let Some(start) = self.begin_anew()? else { return Ok(None) };
-        let sums = self.sums_of_image(start.commit);
+        let found = self.content_of_image(start.commit);
         self.image_active.store(false, Ordering::Release);
         self.image_ends();
         let mut capture = self.capture.lock();
         capture.image = None;
         capture.gap("the WAL does not continue from the last TXID");
-        sums.map(Some)
+        found.map(Some)
     }
 }
 

@@ -53,6 +53,11 @@ pub(super) enum Captured {
 }
 
 impl Captured {
+    /// Whether more was captured of the same WAL, which proves that its database is the same, too.
+    pub(super) fn goes_on_in_the_wal_of(self, before: Self) -> bool {
+        matches!((before, self), (Self::At(before), Self::At(now)) if before.salts == now.salts && now.frame > before.frame)
+    }
+
     /// Whether everything published is captured.
     pub(super) fn is_end_of(self, published: &IndexHeader) -> bool {
         matches!(self, Self::At(at) if at.is_end_of(published))

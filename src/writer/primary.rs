@@ -9,6 +9,7 @@ use super::files::Files;
 use super::follow::Follow;
 use super::handover::StateFile;
 use super::pool::Pools;
+use super::put_back::Found;
 use super::spool::{FileIdentity, Record, Spool};
 use super::start::Start;
 use crate::config::Options;
@@ -169,6 +170,10 @@ pub struct Primary {
     pub(super) companions: AtomicUsize,
     /// The database file at its last close (P11).
     pub(super) closed: Mutex<Option<FileIdentity>>,
+    /// Nothing proves yet that the database is still the one that it was (P12): a gap asks.
+    pub(super) unproven: AtomicBool,
+    /// What was in its file when it was opened so.
+    pub(super) as_opened: Mutex<Option<Found>>,
 }
 
 /// What a primary is made of.
@@ -209,6 +214,7 @@ impl Primary {
         let primary = Self::new(Parts { published: None, ..parts })?;
         *primary.work.lock() = Some(primary.empty_work(None));
         primary.set_phase(Phase::Decide);
+        primary.begun_by_uri();
         Ok(Arc::new(primary))
     }
 
@@ -276,6 +282,8 @@ impl Primary {
             next_object_at: Mutex::new(now),
             companions: AtomicUsize::new(0),
             closed: Mutex::new(None),
+            unproven: AtomicBool::new(false),
+            as_opened: Mutex::new(None),
         })
     }
 

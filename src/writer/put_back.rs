@@ -1,42 +1,168 @@
 //! A database that was put back to an older state, or another one at its path, is refused (P12).
 //!
-//! Asked where continuity is not proven, before anything is shipped. What others wrote meanwhile goes forward, and is
-//! healed; a state in which the database was after an older TXID, and is again, is a backup that was copied back, and
-//! shipping it would take back what was committed since. Content alone tells: a change that was undone by hand in the
-//! database file is taken for one, too.
+//! Asked where continuity is not proven, before anything is shipped: at a start, and when a gap is healed after the last
+//! connection here had been closed. What others wrote meanwhile goes forward, and is healed; a state in which the
+//! database was after an older TXID, and is again, is a backup that was copied back, and shipping it would take back what
+//! was committed since. Content alone tells: a change that was undone by hand in the database file is taken for one, too.
+//!
+//! Another database has no page of the former state. That alone says little, since VACUUM leaves none where it was
+//! either. So the file, or the first page, must show it too: in another file nothing was left by SQLite, and in the same
+//! one SQLite's counters never go back ([`FirstPage::contradicts`]).
 
+use super::capture::Capture;
 use super::encode::Work;
-use super::primary::Primary;
-use super::spool::{FileIdentity, Record};
+use super::files::{DatabaseFile, page_size_of};
+use super::image::Image;
+use super::primary::{Phase, Primary};
+use super::spool::FileNumber;
 use super::sums::Sums;
 use crate::error::Result;
-use crate::ltx::Txid;
+use crate::ltx::{PageSize, Pgno, Txid, page_checksum};
 use crate::replica::ROLLING_AFTER;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 
-/// A table of fewer pages than that says little about whose they are.
-const PAGES_THAT_TELL: u32 = 8;
+const PUT_BACK: &str = "the database has the content of the older one: it was put back";
+
+/// With what a database's first page begins (SQLite's fileformat, section 1.3).
+const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+const CHANGE_COUNTER_AT: usize = 24;
+const SCHEMA_COOKIE_AT: usize = 40;
+const HEADER_END: usize = 100;
+
+/// What the first page tells of a database's past.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct FirstPage {
+    /// Counted up when the page is written.
+    change_counter: u32,
+    /// Counted up at each change of the schema.
+    schema_cookie: u32,
+    /// A checksum of what follows the header: the root of the schema.
+    schema: u64,
+}
+
+impl FirstPage {
+    /// `None` if it has no header, as that of an encrypted database.
+    pub(super) fn of(page: &[u8]) -> Option<Self> {
+        let (header, schema) = page.split_at_checked(HEADER_END)?;
+        let word = |at: usize| header.get(at..)?.first_chunk().map(|bytes| u32::from_be_bytes(*bytes));
+        header.starts_with(MAGIC).then_some(Self {
+            change_counter: word(CHANGE_COUNTER_AT)?,
+            schema_cookie: word(SCHEMA_COOKIE_AT)?,
+            schema: page_checksum(Pgno::FIRST, schema),
+        })
+    }
+
+    /// Whether no work of SQLite leads from `before` to this: neither number goes back, and no schema becomes another
+    /// one under the same cookie.
+    fn contradicts(&self, before: &Self) -> bool {
+        // They wrap.
+        let is_back = |now: u32, before: u32| now.wrapping_sub(before) > u32::MAX / 2;
+        is_back(self.change_counter, before.change_counter)
+            || is_back(self.schema_cookie, before.schema_cookie)
+            || (self.schema_cookie == before.schema_cookie && self.schema != before.schema)
+    }
+}
+
+/// What a reading of the whole database has found.
+pub(super) struct Found {
+    pub(super) sums: Sums,
+    pub(super) first_page: Option<FirstPage>,
+}
+
+impl Found {
+    pub(super) fn new(page_size: PageSize) -> Self {
+        Self { sums: Sums::new(page_size), first_page: None }
+    }
+
+    /// A page, with its checksum.
+    pub(super) fn add(&mut self, pgno: Pgno, page: &[u8], sum: u64) {
+        if pgno == Pgno::FIRST {
+            self.first_page = FirstPage::of(page);
+        }
+        self.sums.set(pgno, sum);
+    }
+}
 
 impl Primary {
+    /// A primary begins, and nothing but the file's identity is known yet.
+    pub(super) fn begun_by_uri(&self) {
+        let former = self.spool.record().filter(|record| record.url == self.url() && record.txid.is_some());
+        if former.is_some_and(|former| former.closed.is_none_or(|closed| !self.is_unchanged(&closed))) {
+            self.keep_as_opened(&mut self.capture.lock());
+        }
+    }
+
+    /// What is judged is the file as it is now, before anything is committed to it here: that would hide whose it was. So
+    /// an image of it begins, which is read on a thread of ours. What a WAL beside it holds is not known yet; then it is
+    /// judged with what is committed until the gap is healed.
+    pub(super) fn keep_as_opened(&self, capture: &mut Capture) {
+        let page_size = self.page_size();
+        let pages = |file: &dyn DatabaseFile| {
+            let is_same = page_size_of(file)? == Some(page_size);
+            Ok(if is_same { file.size()? / u64::from(page_size.get()) } else { 0 })
+        };
+        // What cannot be read now, healing fails to read as well, and says so.
+        let pages = capture.database().and_then(pages).unwrap_or(0);
+        *self.as_opened.lock() = None;
+        if pages > 0 && !self.wal_has_content() {
+            let commit = u32::try_from(pages).unwrap_or(u32::MAX);
+            capture.image = Some(Image::new(page_size, commit, HashMap::new(), capture.page_store()));
+            self.image_active.store(true, Ordering::Release);
+        }
+    }
+
+    /// Reads that image, if there is one.
+    pub(super) fn read_as_opened(&self) -> Result<()> {
+        let commit = self.capture.lock().image.as_ref().map(|image| image.commit);
+        if let Some(commit) = commit.filter(|_| matches!(self.phase(), Phase::Decide | Phase::Heal)) {
+            let found = self.content_of_image(commit)?;
+            *self.as_opened.lock() = Some(found);
+            self.image_active.store(false, Ordering::Release);
+            self.capture.lock().image = None;
+        }
+        Ok(())
+    }
+
+    /// The file as it was when it was opened, or else the database as it is now.
+    fn content_to_judge(&self) -> Result<Option<Found>> {
+        let as_opened = self.as_opened.lock().take();
+        as_opened.map_or_else(|| self.content_of_database(), |found| Ok(Some(found)))
+    }
+
     /// The newest TXID is here, and the database does not continue from it provably.
-    pub(super) fn refuse_put_back(&self, work: &Work, former: Option<&Record>, head: Txid) -> Result<()> {
+    pub(super) fn refuse_put_back(&self, work: &Work, head: Txid) -> Result<()> {
+        let found = self.content_to_judge()?;
+        // What cannot be told yet is asked when the gap is healed.
+        self.unproven.store(found.is_none() || work.sums.is_none(), Ordering::Release);
+        found.map_or(Ok(()), |found| self.judge_at(work, head, &found))
+    }
+
+    /// The same, where the database was read already.
+    pub(super) fn judge(&self, work: &Work, found: &Found) -> Result<()> {
+        work.head.map_or(Ok(()), |head| self.judge_at(work, head, found))
+    }
+
+    fn judge_at(&self, work: &Work, head: Txid, found: &Found) -> Result<()> {
         let newest = work.sums.as_ref().map(Sums::rolling).or_else(|| work.history.after(head));
-        let Some(newest) = newest else { return Ok(()) };
-        let Some(found) = self.sums_of_database()? else { return Ok(()) };
-        if found.rolling() == newest {
+        if newest.is_none_or(|newest| newest == found.sums.rolling()) {
             return Ok(());
         }
-        if let Some(older) = work.history.find(found.rolling()) {
-            return Err(self.diverged(
-                Some(older),
-                head,
-                "the database has the content of the older one: it was put back",
-            ));
+        if let Some(older) = work.history.find(found.sums.rolling()) {
+            return Err(self.diverged(Some(older), head, PUT_BACK));
         }
-        if let (Some(sums), Some(former)) = (&work.sums, former)
-            && self.is_another_file(former)
-            && is_another_database(sums, &found)
-        {
+        if work.sums.as_ref().is_none_or(|sums| shares_a_page(sums, &found.sums)) {
+            return Ok(());
+        }
+        let files = work.record.file.zip(FileNumber::of(&self.path).ok());
+        if files.is_some_and(|(before, now)| now.is_another_than(&before)) {
             let why = "the file is another one than before and has no page of it: it is another database";
+            return Err(self.diverged(Some(head), head, why));
+        }
+        if work.record.first_page.zip(found.first_page).is_some_and(|(before, now)| now.contradicts(&before)) {
+            let why = "the file has no page as it was, and its header is not a later one: another database was written \
+                       over it";
             return Err(self.diverged(Some(head), head, why));
         }
         Ok(())
@@ -45,7 +171,9 @@ impl Primary {
     /// The store is ahead of the local record by TXIDs of ours: the record was not written, or the database was put
     /// back together with its metadata directory.
     pub(super) fn refuse_put_back_with_record(&self, work: &Work, local: Option<Txid>, remote: Txid) -> Result<()> {
-        let Some(found) = self.sums_of_database()? else { return Ok(()) };
+        // Another database is told when the gap is healed: the checksums of what the store has are not here.
+        self.unproven.store(true, Ordering::Release);
+        let Some(found) = self.content_to_judge()?.map(|found| found.sums) else { return Ok(()) };
         let mut older = work.history.find(found.rolling()).filter(|txid| *txid < remote);
         let mut txid = local.map_or(Txid::FIRST, Txid::next);
         while txid <= remote {
@@ -58,25 +186,17 @@ impl Primary {
             }
             txid = txid.next();
         }
-        match older {
-            Some(older) => Err(self.diverged(
-                Some(older),
-                remote,
-                "the database has the content of the older one: it was put back",
-            )),
-            None => Ok(()),
-        }
+        older.map_or(Ok(()), |older| Err(self.diverged(Some(older), remote, PUT_BACK)))
     }
 
-    fn is_another_file(&self, former: &Record) -> bool {
-        let now = FileIdentity::of(&self.path).ok();
-        former.file.zip(now).is_some_and(|(before, now)| before != now.number())
+    /// The record is of the database in this file.
+    pub(super) fn is_in_this_file(&self, work: &mut Work) {
+        work.record.file = FileNumber::of(&self.path).ok();
     }
 }
 
-/// Whether no page is the same. A program that only writes leaves some; one that rebuilds all of them, as VACUUM does,
-/// leaves the file.
-fn is_another_database(sums: &Sums, found: &Sums) -> bool {
-    let common = sums.commit().min(found.commit());
-    common >= PAGES_THAT_TELL && (1..=common).all(|pgno| sums.get(pgno) == 0 || sums.get(pgno) != found.get(pgno))
+/// Whether a page is as it was.
+fn shares_a_page(before: &Sums, found: &Sums) -> bool {
+    let common = before.commit().min(found.commit());
+    (1..=common).any(|pgno| before.get(pgno) != 0 && before.get(pgno) == found.get(pgno))
 }

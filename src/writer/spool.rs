@@ -3,6 +3,7 @@
 //!
 //! Litestream takes the newest file of `ltx/0/` for its position, so that one is never removed.
 
+use super::put_back::FirstPage;
 use crate::error::{Context, Error, Kind, Result};
 use crate::lock::{Mutex, PerProcess};
 use crate::ltx::{HEADER_SIZE, Header, Txid, TxidRange};
@@ -52,11 +53,6 @@ pub(super) struct FileIdentity {
 }
 
 impl FileIdentity {
-    /// Device and inode.
-    pub(super) fn number(&self) -> (u64, u64) {
-        (self.device, self.inode)
-    }
-
     /// By name, without opening the file.
     pub(super) fn of(path: &Path) -> Result<Self> {
         let m = fs::metadata(path).with_context(|| path.display().to_string())?;
@@ -68,6 +64,30 @@ impl FileIdentity {
             modified_ns: ns(m.mtime(), m.mtime_nsec()),
             changed_ns: ns(m.ctime(), m.ctime_nsec()),
         })
+    }
+}
+
+/// Which file it is, whatever it holds: device, inode, and when it was born, in nanoseconds since 1970, where the file
+/// system tells. An inode alone does not say: that of a file which was removed is soon given to another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct FileNumber(u64, u64, #[serde(default)] Option<i128>);
+
+impl FileNumber {
+    /// By name, without opening the file.
+    pub(super) fn of(path: &Path) -> Result<Self> {
+        let m = fs::metadata(path).with_context(|| path.display().to_string())?;
+        let born = m.created().ok().and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok());
+        Ok(Self(m.dev(), m.ino(), born.and_then(|t| i128::try_from(t.as_nanos()).ok())))
+    }
+
+    /// Whether it is another file than it was. A device may have another number after a restart of the machine, so where
+    /// the births are known they are asked instead.
+    pub(super) fn is_another_than(&self, before: &Self) -> bool {
+        self.1 != before.1
+            || match (self.2, before.2) {
+                (Some(now), Some(before)) => now != before,
+                _ => self.0 != before.0,
+            }
     }
 }
 
@@ -96,9 +116,12 @@ pub(super) struct Record {
     pub(super) position: Option<RecordedPosition>,
     /// The database file at the last close, when everything was in it and in the spool (P11).
     pub(super) closed: Option<FileIdentity>,
-    /// Device and inode of the database file.
+    /// Which file the database is in.
     #[serde(default)]
-    pub(super) file: Option<(u64, u64)>,
+    pub(super) file: Option<FileNumber>,
+    /// What its first page said last (P12).
+    #[serde(default)]
+    pub(super) first_page: Option<FirstPage>,
 }
 
 /// Node ids that a record remembers.
@@ -290,13 +313,23 @@ const RECORD: &str = "record";
 const RECORD_AT_START: &str = "record-at-start";
 
 impl Record {
-    /// A record for a new incarnation, knowing the former ones.
+    /// A record for a new incarnation, knowing the former ones, and the database as they did.
     pub(super) fn begin(url: &str, node: u64, former: Option<&Self>) -> Self {
-        let mut nodes = former.filter(|f| f.url == url).map(|f| f.nodes.clone()).unwrap_or_default();
+        let former = former.filter(|f| f.url == url);
+        let mut nodes = former.map(|f| f.nodes.clone()).unwrap_or_default();
         nodes.push(node);
         let surplus = nodes.len().saturating_sub(NODES_KEPT);
         nodes.drain(..surplus);
-        Self { url: url.to_owned(), nodes, txid: None, commit: 0, position: None, closed: None, file: None }
+        Self {
+            url: url.to_owned(),
+            nodes,
+            txid: None,
+            commit: 0,
+            position: None,
+            closed: None,
+            file: former.and_then(|f| f.file),
+            first_page: former.and_then(|f| f.first_page),
+        }
     }
 
     /// The record of a metadata directory; that of the last start if no later one of that incarnation is there.

@@ -69,10 +69,9 @@ impl Primary {
     }
 
     pub(super) fn empty_work(&self, former: Option<&Record>) -> Work {
-        let file = FileIdentity::of(&self.path).ok().map(|file| file.number());
         Work {
             history: History::open(self.spool.history(), former.is_some()),
-            record: Record { file, ..Record::begin(self.url(), self.node, former) },
+            record: Record::begin(self.url(), self.node, former),
             head: None,
             sums: None,
             sums_on_disk: None,
@@ -142,7 +141,7 @@ impl Primary {
         }
         let proven = self.prove_position(former.as_ref(), head, published, work.sums.is_none())?;
         if !proven {
-            self.refuse_put_back(&work, former.as_ref(), head)?;
+            self.refuse_put_back(&work, head)?;
         }
         if proven {
             let (commit, captured) = {
@@ -150,6 +149,7 @@ impl Primary {
                 (capture.batch.commit, capture.captured)
             };
             let closed = former.and_then(|f| f.closed);
+            self.is_in_this_file(&mut work);
             self.record(&mut work, commit, captured)?;
             work.record.closed = closed;
             self.spool.write_record(&work.record)?;

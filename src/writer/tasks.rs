@@ -100,7 +100,14 @@ impl Primary {
             (published.header, published.sequence, published.oldest.unwrap_or_else(|| self.now()))
         };
         match header {
-            Some(header) if capture.captured != Captured::Gap => capture.run(&header, sequence, noticed),
+            Some(header) if capture.captured != Captured::Gap => {
+                let before = capture.captured;
+                let outcome = capture.run(&header, sequence, noticed);
+                if capture.captured.goes_on_in_the_wal_of(before) {
+                    self.unproven.store(false, Ordering::Release);
+                }
+                outcome
+            }
             // Nothing was published since the last close, so nothing is missing.
             None if capture.captured != Captured::Gap => {
                 capture.batch.sequence = capture.batch.sequence.max(sequence);

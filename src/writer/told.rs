@@ -270,7 +270,7 @@ impl Primary {
         true
     }
 
-    fn is_unchanged(&self, closed: &FileIdentity) -> bool {
+    pub(super) fn is_unchanged(&self, closed: &FileIdentity) -> bool {
         FileIdentity::of(&self.path).is_ok_and(|now| now == *closed)
     }
 
@@ -304,16 +304,23 @@ impl Primary {
         self.unused.store(false, Ordering::Release);
         self.tell_others(true);
         let closed = self.closed.lock().take();
-        let same = closed.as_ref().is_some_and(|closed| self.is_unchanged(closed));
-        if let Some(mut capture) = self.capture.try_lock_for(self.options.barrier_timeout)
-            && capture.captured == Captured::Fresh
-            && !same
-        {
+        if closed.as_ref().is_some_and(|closed| self.is_unchanged(closed)) {
+            return;
+        }
+        // It may be another file by now (P12).
+        self.unproven.store(true, Ordering::Release);
+        let Some(mut capture) = self.capture.try_lock_for(self.options.barrier_timeout) else {
+            return self.missed.store(true, Ordering::Release);
+        };
+        // Where another process had it open all the time, the WAL may prove the position.
+        if capture.captured == Captured::Fresh || !self.wal_has_content() {
+            self.clear_missed();
             capture.gap("the database file changed while it was closed here");
+            self.keep_as_opened(&mut capture);
             drop(capture);
             // What was written meanwhile is news that no publication told.
             self.published.lock().sequence += 1;
-            if self.phase() == Phase::Running {
+            if matches!(self.phase(), Phase::Running | Phase::Scan) {
                 self.set_phase(Phase::Heal);
             }
             self.schedule_ship(self.now());

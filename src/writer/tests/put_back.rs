@@ -4,6 +4,7 @@ use super::*;
 use crate::error::Kind;
 use crate::ltx::Txid;
 use crate::store::MemoryStore;
+use crate::writer::State;
 use std::fs;
 
 fn memory() -> Arc<dyn Store> {
@@ -128,17 +129,31 @@ fn p12_a_backup_of_database_and_metadata_directory_is_refused() {
     }
 }
 
+/// What stock SQLite does with a database, by connections that nobody watches.
+fn elsewhere(path: &Path, sql: &str) {
+    let db = Connection::open(path).unwrap();
+    db.execute_batch(sql).unwrap();
+}
+
+/// Changes by others, of which some leave no page as it was.
+const CHANGES: [&str; 6] = [
+    "INSERT INTO t(v) VALUES('x')",
+    "UPDATE t SET v = hex(randomblob(90))",
+    "DELETE FROM t; VACUUM",
+    "UPDATE t SET v = hex(randomblob(9)); VACUUM; PRAGMA user_version=7; PRAGMA application_id=8",
+    "DROP TABLE t; CREATE TABLE t(id INTEGER PRIMARY KEY, v, more); INSERT INTO t(v) VALUES(hex(randomblob(900)))",
+    "PRAGMA journal_mode=DELETE; UPDATE t SET v = 1; VACUUM; PRAGMA journal_mode=WAL",
+];
+
 /// What others write while nobody replicates goes forward, also much of it, also a rebuilt file.
 #[test]
 fn p12_what_others_wrote_is_healed_and_not_refused() {
-    for change in ["INSERT INTO t(v) VALUES('x')", "UPDATE t SET v = hex(randomblob(90))", "DELETE FROM t; VACUUM"] {
+    for (rows, change) in CHANGES.iter().flat_map(|change| [(1, change), (200, change)]) {
         let (source, store) = (Source::new(), memory());
-        source.insert(200);
+        source.insert(rows);
         replicated(&source, &store, 5);
         let (directory, path) = close(source);
-        let other = Connection::open(&path).unwrap();
-        other.execute_batch(change).unwrap();
-        drop(other);
+        elsewhere(&path, change);
         let source = reopen((directory, path));
         let primary = source.start(&store).unwrap();
         assert_eq!(sync(&primary).get(), 3, "{change}");
@@ -146,24 +161,161 @@ fn p12_what_others_wrote_is_healed_and_not_refused() {
     }
 }
 
+/// The connection that replicated goes on without: SQLite leaves the change counter as it was, since nobody else wrote.
+#[test]
+fn p12_a_connection_that_goes_on_after_a_stop_is_healed() {
+    let (source, store) = (Source::new(), memory());
+    source.insert(1);
+    replicated(&source, &store, 5);
+    let counter = |source: &Source| source.image()[24..28].to_vec();
+    let before = counter(&source);
+    source.db.execute_batch("DELETE FROM t").unwrap();
+    source.insert(10);
+    source.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    source.insert(10);
+    assert_eq!(counter(&source), before);
+    let primary = source.start(&store).unwrap();
+    assert_eq!(sync(&primary).get(), 3);
+    assert_same(&source.restored(&store, Target::Latest), &source.image());
+}
+
+/// Makes another database at the path, which is closed.
+type Exchange = fn(&Path);
+
+fn made(path: &Path, sql: &str) {
+    elsewhere(path, &format!("PRAGMA page_size={PAGE_SIZE}; PRAGMA journal_mode=WAL; {sql}"));
+}
+
+/// `rm app.db`, and a new one. The system may give it the inode of the former one.
+fn anew(path: &Path, sql: &str) {
+    fs::remove_file(path).unwrap();
+    made(path, sql);
+}
+
+/// `cp other.db app.db`.
+fn over(path: &Path, sql: &str) {
+    let other = path.with_file_name("other.db");
+    made(&other, sql);
+    fs::write(path, fs::read(&other).unwrap()).unwrap();
+}
+
+const MANY: &str = "CREATE TABLE other(x); WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<60) \
+                    INSERT INTO other SELECT hex(randomblob(900)) FROM n";
+const FEW: &str = "CREATE TABLE other(x); INSERT INTO other VALUES(1), (2), (3)";
+
+const EXCHANGES: [Exchange; 7] = [
+    |path| anew(path, MANY),
+    |path| anew(path, FEW),
+    |path| anew(path, ""),
+    |path| over(path, MANY),
+    |path| over(path, FEW),
+    // Emptied, and begun again by SQLite.
+    |path| {
+        fs::write(path, "").unwrap();
+        made(path, "");
+    },
+    |path| {
+        fs::rename(path, path.with_file_name("aside")).unwrap();
+        made(path, MANY);
+    },
+];
+
 #[test]
 fn p12_another_database_at_the_same_path_is_refused() {
-    let (source, store) = (Source::new(), memory());
-    source.insert(200);
-    replicated(&source, &store, 5);
+    for (number, exchange) in EXCHANGES.iter().enumerate() {
+        let (source, store) = (Source::new(), memory());
+        source.insert(200);
+        replicated(&source, &store, 5);
+        let (directory, path) = close(source);
+        exchange(&path);
+        let db = Connection::open(&path).unwrap();
+        db.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).unwrap();
+        let source = Source { directory, path, db, broken: Arc::default(), host: Arc::default() };
+        println!("exchange {number}");
+        refused(&source, &store, &["another database", "TXID 0000000000000002"]);
+        assert_eq!(store.list("").unwrap().len(), 2);
+        // Without the metadata directory nothing matches either.
+        fs::remove_dir_all(source.directory.path().join(".app.db-litestream")).unwrap();
+        refused(&source, &store, &["no record"]);
+    }
+}
+
+/// The last connection of a process closes, something happens to the file, and the process opens it again.
+fn closed_for_a_while(source: Source, primary: &Arc<Primary>, happens: impl FnOnce(&Path)) -> Source {
+    primary.barrier(source.published().filter(|header| header.max_frame > 0).as_ref());
     let (directory, path) = close(source);
-    let other = Source::new();
-    other.insert(300);
-    let (other_directory, other_path) = close(other);
-    let aside = directory.path().join("aside");
-    fs::rename(&path, &aside).unwrap();
-    fs::rename(&other_path, &path).unwrap();
-    let source = reopen((directory, path));
-    refused(&source, &store, &["another database", "TXID 0000000000000002"]);
-    drop(other_directory);
-    // Without the metadata directory nothing matches either.
-    fs::remove_dir_all(source.directory.path().join(".app.db-litestream")).unwrap();
-    refused(&source, &store, &["no record"]);
+    primary.last_close();
+    primary.all_closed();
+    happens(&path);
+    primary.reopened();
+    let db = Connection::open(&path).unwrap();
+    db.execute_batch("PRAGMA wal_autocheckpoint=0; CREATE TABLE IF NOT EXISTS t(id INTEGER PRIMARY KEY, v)").unwrap();
+    primary.wal_opened();
+    Source { directory, path, db, broken: Arc::default(), host: Arc::default() }
+}
+
+fn ends_in_an_error(source: &Source, primary: &Arc<Primary>, store: &Arc<dyn Store>, parts: &[&str]) {
+    let before = store.list("").unwrap().len();
+    source.commit(primary, 1);
+    let error = primary.sync(TIMEOUT, &|| false).unwrap_err();
+    assert_eq!((error.kind(), primary.status().state), (Kind::Diverged, State::Error), "{error}");
+    for part in ["litestream_restore", "empty URL"].iter().chain(parts) {
+        assert!(error.to_string().contains(part), "{part}: {error}");
+    }
+    assert_eq!(store.list("").unwrap().len(), before, "something was shipped");
+}
+
+/// A pool that has closed all its connections does not call `litestream_replicate` again.
+#[test]
+fn p12_a_backup_that_was_copied_back_while_it_was_closed_is_refused_at_the_reopening() {
+    let (source, store) = (Source::new(), memory());
+    source.insert(100);
+    let primary = source.start(&store).unwrap();
+    sync(&primary);
+    let backup = source.path.with_file_name("backup");
+    let source = closed_for_a_while(source, &primary, |path| {
+        fs::copy(path, &backup).unwrap();
+    });
+    source.commit(&primary, 3);
+    assert_eq!(sync(&primary).get(), 2);
+    let source = closed_for_a_while(source, &primary, |path| {
+        fs::copy(&backup, path).unwrap();
+    });
+    ends_in_an_error(&source, &primary, &store, &["put back", "TXID 0000000000000001", "TXID 0000000000000002"]);
+}
+
+#[test]
+fn p12_another_database_is_refused_at_the_reopening() {
+    for (number, exchange) in EXCHANGES.iter().enumerate() {
+        println!("exchange {number}");
+        let (source, store) = (Source::new(), memory());
+        source.insert(200);
+        let primary = source.start(&store).unwrap();
+        sync(&primary);
+        let source = closed_for_a_while(source, &primary, exchange);
+        ends_in_an_error(&source, &primary, &store, &["another database", "TXID 0000000000000001"]);
+    }
+}
+
+/// Others may write while it is closed here, and nothing may happen.
+#[test]
+fn p12_what_others_wrote_while_it_was_closed_is_healed_at_the_reopening() {
+    for change in CHANGES.iter().chain(&["SELECT 1"]) {
+        let (source, store) = (Source::new(), memory());
+        source.insert(100);
+        let primary = source.start(&store).unwrap();
+        sync(&primary);
+        let source = closed_for_a_while(source, &primary, |path| elsewhere(path, change));
+        source.commit(&primary, 1);
+        sync(&primary);
+        assert_same(&source.restored(&store, Target::Latest), &source.image());
+        // What the claim of a close bears out is not asked again.
+        let source = closed_for_a_while(source, &primary, |_| ());
+        assert!(!primary.unproven.load(Ordering::Relaxed), "{change}");
+        source.commit(&primary, 1);
+        sync(&primary);
+        assert_same(&source.restored(&store, Target::Latest), &source.image());
+    }
 }
 
 /// An empty place where TXIDs were is no place to begin: a disk that is not mounted has them.

@@ -4,6 +4,7 @@ use super::*;
 use crate::error::{Error, Kind};
 use crate::store::MemoryStore;
 use crate::store::fault::{Call, Fault, FaultStore, Hold};
+use crate::writer::spool::FileNumber;
 use std::fs;
 
 fn away() -> Fault {
@@ -174,4 +175,29 @@ fn p18_the_mark_is_gone_before_the_upload_begins() {
     let _ = primary.stop(&|| false);
     drop(primary);
     recovers(&source, &faults, &store);
+}
+
+/// The inode of a file that was removed is soon another file's; a device's number may change, and a record may be older
+/// than the births in it.
+#[test]
+fn p12_a_file_is_told_by_its_inode_and_its_birth() {
+    let number = |text: &str| serde_json::from_str::<FileNumber>(text).unwrap();
+    for (before, now, is_another) in [
+        ("[1,2,3]", "[1,2,3]", false),
+        ("[1,2,3]", "[1,2,4]", true),
+        ("[1,2,3]", "[1,9,3]", true),
+        ("[1,2,3]", "[9,2,3]", false),
+        ("[1,2]", "[1,2,3]", false),
+        ("[1,2]", "[9,2,3]", true),
+        ("[1,2,null]", "[1,2,null]", false),
+    ] {
+        assert_eq!(number(now).is_another_than(&number(before)), is_another, "{before} {now}");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("file");
+    std::fs::write(&path, "1").unwrap();
+    let before = FileNumber::of(&path).unwrap();
+    std::fs::write(&path, "2").unwrap();
+    assert!(!FileNumber::of(&path).unwrap().is_another_than(&before));
+    assert_eq!(number(&serde_json::to_string(&before).unwrap()), before);
 }
