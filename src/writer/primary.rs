@@ -142,7 +142,7 @@ pub struct Primary {
     /// The publication up to which the thread that follows has looked.
     pub(super) followed: AtomicU64,
     /// The store was away at the start, and was not looked at since.
-    unproven: AtomicBool,
+    store_unseen: AtomicBool,
     /// A barrier could not be had in time: the next capture is a gap.
     pub(super) missed: AtomicBool,
     /// The last publication came from an exclusive connection (P4).
@@ -266,7 +266,7 @@ impl Primary {
             is_swept: AtomicBool::new(false),
             capture_scheduled: AtomicBool::new(false),
             followed: AtomicU64::new(0),
-            unproven: AtomicBool::new(false),
+            store_unseen: AtomicBool::new(false),
             missed: AtomicBool::new(false),
             exclusive: AtomicBool::new(false),
             follow,
@@ -298,7 +298,7 @@ impl Primary {
             start.work.head.filter(|_| start.work.staged.is_empty()).map(|t| (t, start.work.last_timestamp));
         progress.state = if away { State::Retrying } else { State::Starting };
         drop(progress);
-        self.unproven.store(away, Ordering::Release);
+        self.store_unseen.store(away, Ordering::Release);
         if !start.work.staged.is_empty() {
             self.published.lock().oldest.get_or_insert_with(|| self.now());
         }
@@ -309,7 +309,7 @@ impl Primary {
     /// A start without the store: what it holds is looked at before anything else is done there. What is not as it
     /// should be is waited for: one listing may be wrong.
     pub(super) fn prove_later(&self) -> Result<()> {
-        if !self.unproven.load(Ordering::Acquire) {
+        if !self.store_unseen.load(Ordering::Acquire) {
             return Ok(());
         }
         let listing = self.replica.prove_unless(&|| self.is_stopped())?;
@@ -319,7 +319,7 @@ impl Primary {
             Kind::Diverged => Error::new(Kind::Unavailable, error.to_string()),
             _ => error,
         })?;
-        self.unproven.store(false, Ordering::Release);
+        self.store_unseen.store(false, Ordering::Release);
         Ok(())
     }
 

@@ -16,7 +16,7 @@ use super::image::Image;
 use super::primary::{Phase, Primary};
 use super::spool::FileNumber;
 use super::sums::Sums;
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::ltx::{PageSize, Pgno, Txid, page_checksum};
 use crate::replica::ROLLING_AFTER;
 use serde::{Deserialize, Serialize};
@@ -133,7 +133,11 @@ impl Primary {
 
     /// The newest TXID is here, and the database does not continue from it provably.
     pub(super) fn refuse_put_back(&self, work: &Work, head: Txid) -> Result<()> {
-        let found = self.content_to_judge()?;
+        let found = match self.content_to_judge() {
+            // Others write all the time, and nothing is saved for this reading before the taps are active.
+            Err(error) if error.kind() == Kind::Overtaken => None,
+            found => found?,
+        };
         // What cannot be told yet is asked when the gap is healed.
         self.unproven.store(found.is_none() || work.sums.is_none(), Ordering::Release);
         found.map_or(Ok(()), |found| self.judge_at(work, head, &found))
