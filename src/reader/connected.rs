@@ -14,7 +14,7 @@ use crate::replica::{Replica, Target};
 use crate::store::{self, Counters};
 use crate::time::Timestamp;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -365,10 +365,11 @@ impl Connected {
         self.0.source.wait(txid, timeout, cancelled)
     }
 
-    /// How much of the replica is in the local file, from 0 to 1, and where that is; `None` if it is not hydrated.
-    pub fn hydration(&self) -> Option<(f64, PathBuf)> {
+    /// How much of the replica is in the local file, from 0 to 1, and its name, if the user gave it one; `None` if it is
+    /// not hydrated.
+    pub fn hydration(&self) -> Option<(f64, Option<PathBuf>)> {
         let hydration = self.0.source.hydration.read().clone()?;
-        Some((hydration.progress(), hydration.path().to_owned()))
+        Some((hydration.progress(), hydration.named().map(Path::to_owned)))
     }
 
     /// For `litestream_status`.
@@ -420,7 +421,7 @@ impl Drop for Inner {
         let process = PROCESS.get();
         process.connected.lock().remove(&self.number);
         // A copy is given back at once, for another process. A forked child has nothing to remember.
-        let is_last = Arc::strong_count(&self.source) == 1 && self.source.hydration.read().is_none();
+        let is_last = was_open && Arc::strong_count(&self.source) == 1 && self.source.hydration.read().is_none();
         if is_last && process.has(&self.source) {
             process.idle.lock().push((Instant::now(), Arc::clone(&self.source)));
             let _ = shared().polls.run_at(Instant::now() + REMEMBERED, || PROCESS.get().forget_old());

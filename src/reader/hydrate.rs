@@ -4,25 +4,29 @@
 //! that is read has it in that very object; so what a newer TXID replaced is simply not there for an older transaction,
 //! which reads it from the store as before, and no page needs to be kept back.
 //!
-//! The file survives the process if the user named it. Beside it lies a record: the state that the file has, or from
-//! which to which it is going, synced before the first page is written. After a crash only what is the same in all of
-//! these states is trusted, and what the record says was copied since, in an order that must be the same one.
+//! The file survives the process if the user named it. Beside it lies a record (`sidecar`): the state that the file has,
+//! or from which to which it is going, synced before the first page is written. If the copy is broken off, only what is
+//! the same in all of these states is trusted, and what the record says was copied since, in an order that must be the
+//! same one; and only if the file is as it was left. Of one that somebody changed, or whose process was killed while it
+//! wrote, only those pages are kept that a companion proves.
+//!
+//! What is copied is verified (R7): by a companion page by page, else by reading whole files (`verified`).
 
 use super::flight::run_all;
-use super::hydrating::{frames, runs};
+use super::hydrating::frames;
 use super::index::Frame;
+use super::object::ObjectId;
+use super::sidecar::{Kept, Mark, Record, digest, retain_common, with_suffix};
 use super::source::Source;
 use super::state::State;
+use super::verified::{batches, is_streamed, parts};
 use crate::config::Hydrate;
 use crate::error::{Context, Error, Kind, Result};
 use crate::lock::{Mutex, PerProcess, RwLock};
-use crate::ltx::{Pgno, Txid};
+use crate::ltx::{Pgno, Txid, page_checksum};
 use crate::replica::Target;
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
-use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::collections::{BTreeSet, HashMap};
+use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,61 +37,10 @@ use std::time::{Duration, Instant};
 const RUNS: usize = 6;
 /// Pages between two records of how far a copy has come.
 const RECORD_EVERY: usize = if cfg!(test) { 8 } else { 16_384 };
-/// States on the way to which a copy may have been broken off, and what it had before is still of use.
-const TOWARDS_MAX: usize = 4;
 /// Within that time a file is given back by a replica of this process that nobody reads any more.
 const GIVEN_BACK_WITHIN: Duration = Duration::from_secs(3);
-
-/// What lies beside the file.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Record {
-    /// Of which replica; a digest.
-    replica: String,
-    page_size: u32,
-    /// The state that the file has, but for what was written towards others.
-    has: Option<Mark>,
-    /// The states that were being written since, the last one until now. Without `has` there is one at most.
-    towards: Vec<Mark>,
-    /// Of the frames of the last one, in their order, so many from the first on are there.
-    done: u64,
-    /// A digest of these frames: another plan for the same state has others, in another order.
-    plan: String,
-}
-
-/// Names a state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Mark {
-    txid: u64,
-    timestamp: i64,
-    commit: u32,
-}
-
-impl Mark {
-    fn of(state: &State) -> Self {
-        Self { txid: state.txid.get(), timestamp: state.timestamp.0, commit: state.commit }
-    }
-}
-
-/// What of the record counts until the next one.
-#[derive(Debug, Default)]
-struct Kept {
-    has: Option<Mark>,
-    towards: Vec<Mark>,
-    /// The last state that was whole here.
-    whole: Option<Mark>,
-}
-
-impl Kept {
-    /// Before the first page of a state is written.
-    fn goes_towards(&mut self, mark: Mark) {
-        self.towards.retain(|other| *other != mark);
-        if self.has.is_none() || self.towards.len() >= TOWARDS_MAX {
-            self.has = None;
-            self.towards.clear();
-        }
-        self.towards.push(mark);
-    }
-}
+/// A program that this process has just started lets go of what was open when it was started.
+const STARTED_WITHIN: Duration = Duration::from_millis(200);
 
 /// The files that are open in this process, by device and number.
 static HELD: PerProcess<Mutex<BTreeSet<(u64, u64)>>> = PerProcess::new();
@@ -128,7 +81,7 @@ impl From<Error> for Failed {
 /// The file and what is in it.
 pub(super) struct Hydration {
     path: PathBuf,
-    /// The record's place; `None` for a file that ends with the process.
+    /// The record's place; `None` for a file without a name.
     record: Option<PathBuf>,
     file: File,
     /// Behind the file, which is unlocked by then.
@@ -139,6 +92,8 @@ pub(super) struct Hydration {
     done: AtomicU64,
     total: AtomicU64,
     kept: Mutex<Kept>,
+    /// Files without a companion that are not what their checksum says.
+    damaged: Mutex<HashMap<ObjectId, Error>>,
 }
 
 fn stamp(frame: &Frame) -> u64 {
@@ -155,10 +110,11 @@ impl Hydration {
             }
             None => temporary()?,
         };
-        let end = Instant::now() + GIVEN_BACK_WITHIN;
+        let since = Instant::now();
         while rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
             // Who closes a replica and opens it again, or opens one anew that was begun again, meets his own thread.
-            if !Held::is(&file) || Instant::now() >= end {
+            let within = if Held::is(&file) { GIVEN_BACK_WITHIN } else { STARTED_WITHIN };
+            if since.elapsed() >= within {
                 return Err(Error::new(
                     Kind::Busy,
                     format!(
@@ -180,6 +136,7 @@ impl Hydration {
             done: AtomicU64::new(0),
             total: AtomicU64::new(u64::from(state.commit)),
             kept: Mutex::default(),
+            damaged: Mutex::default(),
         };
         let record = hydration
             .read_record()
@@ -218,7 +175,7 @@ impl Hydration {
             }
             Ok(state)
         };
-        let mut kept = Kept { has: record.has, towards: record.towards.clone(), whole: None };
+        let mut kept = Kept { has: record.has, towards: record.towards.clone(), whole: None, record: None };
         let last = match record.towards.last() {
             Some(mark) => frames(source, &state(mark)?).map_err(|failed| failed.error)?,
             None => Vec::new(),
@@ -251,15 +208,25 @@ impl Hydration {
             known.extend(last.into_iter().take(done));
         }
         kept.whole = kept.has.filter(|_| kept.towards.is_empty());
-        // Without what it is known to have the file was changed by somebody else.
-        let size = self.file.metadata().with_context(|| self.path.display().to_string())?.len();
-        let page_size = u64::from(self.page_size);
-        if known.iter().any(|frame| u64::from(frame.pgno.get()) * page_size > size) {
-            return Err(Error::corrupt(format!("{} is too short", self.path.display())));
+        if !record.is_of(&self.file) {
+            log::warn!("{} was changed since, or its process was killed: it is verified", self.path.display());
+            known.retain(|frame| self.is_proven(frame));
+            kept = Kept::default();
         }
         self.stamp_all(&known);
         *self.kept.lock() = kept;
         Ok(())
+    }
+
+    /// Whether the page in the file is what a companion says of it.
+    fn is_proven(&self, frame: &Frame) -> bool {
+        frame.sum.is_some() && self.page(frame).is_some_and(|page| frame.sum == Some(page_checksum(frame.pgno, &page)))
+    }
+
+    fn page(&self, frame: &Frame) -> Option<Vec<u8>> {
+        let mut page = vec![0; self.page_size as usize];
+        self.file.read_exact_at(&mut page, frame.object.header.page_size.offset_of(frame.pgno)).ok()?;
+        Some(page)
     }
 
     fn stamp_all(&self, frames: &[Frame]) {
@@ -293,10 +260,7 @@ impl Hydration {
         if stamps.get(frame.pgno.index()) != Some(&stamp(frame)) {
             return None;
         }
-        let mut page = vec![0; self.page_size as usize];
-        let at = frame.object.header.page_size.offset_of(frame.pgno);
-        self.file.read_exact_at(&mut page, at).ok()?;
-        Some(page)
+        self.page(frame)
     }
 
     /// From 0 to 1.
@@ -310,8 +274,19 @@ impl Hydration {
         self.kept.lock().whole.map(|mark| mark.txid)
     }
 
+    #[cfg(test)]
+    pub fn links(&self) -> u64 {
+        self.file.metadata().map_or(u64::MAX, |stat| stat.nlink())
+    }
+
+    /// For messages.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Where the user finds it; a file of no name of his has none.
+    pub fn named(&self) -> Option<&Path> {
+        self.record.is_some().then_some(&self.path)
     }
 
     /// Makes the file that state.
@@ -321,9 +296,18 @@ impl Hydration {
         state: &Arc<State>,
         wanted: &dyn Fn() -> bool,
     ) -> std::result::Result<(), Failed> {
+        self.copy_state(source, state, wanted).inspect_err(|_| self.rests())
+    }
+
+    fn copy_state(
+        &self,
+        source: &Arc<Source>,
+        state: &Arc<State>,
+        wanted: &dyn Fn() -> bool,
+    ) -> std::result::Result<(), Failed> {
         let mark = Mark::of(state);
         let all = frames(source, state)?;
-        let missing: Vec<Frame> = all.iter().filter(|frame| !self.has_frame(frame)).cloned().collect();
+        let mut missing: Vec<Frame> = all.iter().filter(|frame| !self.has_frame(frame)).cloned().collect();
         self.total.store(all.len() as u64, Ordering::Relaxed);
         self.done.store((all.len() - missing.len()) as u64, Ordering::Relaxed);
         let mut in_a_row = self.count_in_a_row(&all, 0);
@@ -337,19 +321,24 @@ impl Hydration {
                 towards: kept.towards.clone(),
                 done: in_a_row as u64,
                 plan: digest(&all),
+                left: None,
             }
         };
         self.write_record(&record)?;
         if record.has.is_none() {
             self.file.set_len(state.size().max(self.size()?)).with_context(|| self.path.display().to_string())?;
         }
-        let mut failed = None;
+        let mut failed = self.leave_out_damaged(&mut missing);
         let mut recorded = in_a_row;
-        for batch in runs(missing).chunks(RUNS) {
+        for batch in batches(parts(missing), RUNS) {
             if !wanted() {
                 return Err(super::flight::interrupted().into());
             }
-            failed = failed.or(self.copy(source, batch)?);
+            let copied = match batch.as_slice() {
+                [part] if is_streamed(part) => self.copy_streamed(source, part, wanted)?,
+                parts => self.copy(source, parts)?,
+            };
+            failed = failed.or(copied);
             // A copy is resumed where it was.
             in_a_row = self.count_in_a_row(&all, in_a_row);
             if self.record.is_some() && in_a_row - recorded >= RECORD_EVERY {
@@ -371,34 +360,76 @@ impl Hydration {
         }
         record = Record { has: Some(mark), towards: Vec::new(), done: 0, plan: String::new(), ..record };
         self.write_record(&record)?;
-        *self.kept.lock() = Kept { has: Some(mark), towards: Vec::new(), whole: Some(mark) };
+        let mut kept = self.kept.lock();
+        (kept.has, kept.whole) = (Some(mark), Some(mark));
+        kept.towards.clear();
         Ok(())
     }
 
-    /// Copies some runs at a time, and says which failed first; what came beside it is kept.
+    /// Copies some parts at a time, and says which failed first; what came beside it is kept.
     fn copy(&self, source: &Arc<Source>, batch: &[Vec<Frame>]) -> Result<Option<Failed>> {
         let mut failed = None;
-        let works = batch.iter().map(|run| {
-            let (source, run) = (Arc::clone(source), run.clone());
-            move || source.fetch_run(&run).map(|(_, pages)| pages)
+        let works = batch.iter().map(|part| {
+            let (source, part) = (Arc::clone(source), part.clone());
+            move || source.fetch_part(&part)
         });
-        for (run, pages) in batch.iter().zip(run_all(&|| false, works)?) {
+        for (part, pages) in batch.iter().zip(run_all(&|| false, works)?) {
             let pages = match pages {
                 Ok(pages) => pages,
                 Err(error) => {
-                    failed.get_or_insert(Failed { error, pgno: run.first().map(|frame| frame.pgno) });
+                    failed.get_or_insert(self.failed(part, error));
                     continue;
                 }
             };
-            self.unstamp(run);
-            for ((pgno, page), frame) in pages.iter().zip(run) {
-                let at = frame.object.header.page_size.offset_of(*pgno);
-                self.file.write_all_at(page, at).with_context(|| self.path.display().to_string())?;
-            }
-            self.stamp_all(run);
-            self.done.fetch_add(run.len() as u64, Ordering::Relaxed);
+            self.unstamp(part);
+            pages.iter().try_for_each(|(pgno, page)| self.write(*pgno, page))?;
+            self.stamp_all(part);
+            self.done.fetch_add(part.len() as u64, Ordering::Relaxed);
         }
         Ok(failed)
+    }
+
+    /// Copies the pages of a large file, of which none counts before the last one came.
+    fn copy_streamed(&self, source: &Arc<Source>, part: &[Frame], wanted: &dyn Fn() -> bool) -> Result<Option<Failed>> {
+        self.unstamp(part);
+        let mut again = true;
+        loop {
+            match source.stream(part, wanted, &mut |pgno, page| self.write(pgno, page)) {
+                Ok(()) => break,
+                // Damage on the way is not damage in the store: it is looked at once more.
+                Err(error) if error.kind() == Kind::Corrupt && std::mem::take(&mut again) => {}
+                Err(error) => return Ok(Some(self.failed(part, error))),
+            }
+        }
+        self.stamp_all(part);
+        self.done.fetch_add(part.len() as u64, Ordering::Relaxed);
+        Ok(None)
+    }
+
+    fn write(&self, pgno: Pgno, page: &[u8]) -> Result<()> {
+        let at = u64::from(self.page_size) * pgno.index() as u64;
+        self.file.write_all_at(page, at).with_context(|| self.path.display().to_string())
+    }
+
+    /// A file that is damaged as a whole is not read again.
+    fn failed(&self, part: &[Frame], error: Error) -> Failed {
+        if let Some(frame) = part.first().filter(|frame| frame.sum.is_none() && error.kind() == Kind::Corrupt) {
+            self.damaged.lock().insert(frame.object.id, error.clone());
+        }
+        Failed { error, pgno: part.first().map(|frame| frame.pgno) }
+    }
+
+    fn leave_out_damaged(&self, missing: &mut Vec<Frame>) -> Option<Failed> {
+        let damaged = self.damaged.lock();
+        let mut failed = None;
+        missing.retain(|frame| {
+            let error = damaged.get(&frame.object.id);
+            if let Some(error) = error {
+                failed.get_or_insert_with(|| Failed { error: error.clone(), pgno: Some(frame.pgno) });
+            }
+            error.is_none()
+        });
+        failed
     }
 
     /// How many frames from the first on are there, of which `at_least` are known to be.
@@ -412,33 +443,31 @@ impl Hydration {
     }
 
     fn read_record(&self) -> Option<Record> {
-        let bytes = fs::read(self.record.as_ref()?).ok()?;
-        serde_json::from_slice(&bytes).ok()
+        Record::read(self.record.as_ref()?)
     }
 
     /// Durable, and after the pages that it speaks of.
     fn write_record(&self, record: &Record) -> Result<()> {
         let Some(path) = &self.record else { return Ok(()) };
-        let bytes = serde_json::to_vec(record).map_err(Error::bug)?;
-        let write = || -> std::io::Result<()> {
-            self.file.sync_data()?;
-            let staged = with_suffix(path, ".tmp");
-            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&staged)?;
-            file.write_all(&bytes)?;
-            file.sync_all()?;
-            fs::rename(&staged, path)?;
-            File::open(path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")))?
-                .sync_all()
-        };
-        write().with_context(|| path.display().to_string())
+        let record = record.write(path, &self.file).with_context(|| path.display().to_string())?;
+        self.kept.lock().record = Some(record);
+        Ok(())
+    }
+
+    /// Nothing is written for now: the record says so, unless it does.
+    fn rests(&self) {
+        let record = self.kept.lock().record.clone();
+        if let Some(record) = record.filter(|record| !record.is_of(&self.file))
+            && let Err(error) = self.write_record(&record)
+        {
+            log::warn!("{error}");
+        }
     }
 }
 
 impl Drop for Hydration {
     fn drop(&mut self) {
-        if self.record.is_none() {
-            let _ = fs::remove_file(&self.path);
-        }
+        self.rests();
     }
 }
 
@@ -447,14 +476,17 @@ fn opened(path: &Path, must_be_new: bool) -> std::io::Result<File> {
     options.read(true).write(true).create(true).create_new(must_be_new).truncate(false).mode(0o600).open(path)
 }
 
-/// A file of nobody else.
+/// A file of nobody else, which goes with its descriptor, however the process ends.
 fn temporary() -> Result<(PathBuf, File)> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     loop {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("litestream-{}-{number}.db", std::process::id()));
         match opened(&path, true) {
-            Ok(file) => return Ok((path, file)),
+            Ok(file) => {
+                std::fs::remove_file(&path).with_context(|| path.display().to_string())?;
+                return Ok((path, file));
+            }
             // Left by a process of the same number, that was killed: in a container they repeat.
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(Error::io(format!("hydrate to {}", path.display()), &error)),
@@ -462,33 +494,7 @@ fn temporary() -> Result<(PathBuf, File)> {
     }
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
-
 fn replica_name(source: &Source) -> String {
     let id = super::object::ObjectId::new(&source.identity, "", &crate::store::ETag(String::new()));
     id.bytes().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-pub(super) fn order(frame: &Frame) -> ([u8; 16], u64, Pgno) {
-    (*frame.object.id.bytes(), frame.offset, frame.pgno)
-}
-
-/// Leaves the frames that are among the others, too; both are in order.
-fn retain_common(frames: &mut Vec<Frame>, others: &[Frame]) {
-    frames.retain(|frame| others.binary_search_by_key(&order(frame), order).is_ok());
-}
-
-/// Names frames in an order.
-fn digest(frames: &[Frame]) -> String {
-    let mut digest = Sha256::new();
-    for frame in frames {
-        digest.update(frame.object.id.bytes());
-        digest.update(frame.offset.to_be_bytes());
-        digest.update(frame.pgno.get().to_be_bytes());
-    }
-    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,8 +1,9 @@
 //! Hydration goes on (R13): which pages are copied in which order, and the thread that does it as long as somebody reads.
 
-use super::hydrate::{Failed, Hydration, order};
+use super::hydrate::{Failed, Hydration};
 use super::index::Frame;
-use super::source::{GAP_BYTES, Source};
+use super::sidecar::order;
+use super::source::Source;
 use super::state::{Place, State};
 use crate::config::Hydrate;
 use crate::error::{Error, Kind, Result};
@@ -10,8 +11,6 @@ use crate::ltx::Pgno;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-/// Bytes of one request.
-const RUN_BYTES: u64 = 4 << 20;
 /// How often the thread looks whether it is still wanted.
 const LOOKS: Duration = Duration::from_millis(500);
 /// A failure is followed by so long a pause, the next one by twice that, up to the longest.
@@ -49,26 +48,6 @@ pub(super) fn frames(source: &Source, state: &State) -> std::result::Result<Vec<
     Ok(frames)
 }
 
-pub(super) fn runs(frames: Vec<Frame>) -> Vec<Vec<Frame>> {
-    let mut runs: Vec<Vec<Frame>> = Vec::new();
-    for frame in frames {
-        let joins = runs.last().is_some_and(|run| match (run.first(), run.last()) {
-            (Some(first), Some(last)) => {
-                first.object.id == frame.object.id
-                    // Frames of a damaged index may overlap.
-                    && frame.offset.checked_sub(last.end()).is_some_and(|gap| gap <= GAP_BYTES)
-                    && frame.end() - first.offset <= RUN_BYTES
-            }
-            _ => false,
-        });
-        match runs.last_mut() {
-            Some(run) if joins => run.push(frame),
-            _ => runs.push(vec![frame]),
-        }
-    }
-    runs
-}
-
 impl Source {
     /// Starts copying, once per replica and process. `state`: where to begin.
     pub fn start_hydrating(self: &Arc<Self>, wanted: &Hydrate, state: &Arc<State>) -> Result<()> {
@@ -91,7 +70,7 @@ impl Source {
     }
 
     /// The same state by other files, for all who follow, after the copy found one gone or damaged.
-    fn copied_elsewhere(self: &Arc<Self>, state: &State, failed: &Failed) -> Option<Arc<State>> {
+    pub fn copied_elsewhere(self: &Arc<Self>, state: &State, failed: &Failed) -> Option<Arc<State>> {
         if !matches!(failed.error.kind(), Kind::NotFound | Kind::Conflict | Kind::Corrupt) {
             return None;
         }

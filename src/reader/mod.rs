@@ -11,7 +11,8 @@
 //! | `object` | an LTX object, by its content (R1) |
 //! | `prefetch`, `rows`, `trees`, `btree` | what is fetched before it is asked for (R8): along siblings and chains, by an index |
 //! | `disk` | pages kept between processes (R14) |
-//! | `hydrate`, `hydrating` | a copy in a local file, made in the background (R13) |
+//! | `hydrate`, `hydrating`, `sidecar` | a copy in a local file, made in the background (R13) |
+//! | `verified` | what is copied, as a whole (R7) |
 //! | `cache`, `flight` | what all replicas of the process share: pages, requests under way, threads |
 
 mod btree;
@@ -28,10 +29,12 @@ mod object;
 mod open;
 mod prefetch;
 mod rows;
+mod sidecar;
 mod source;
 mod state;
 #[cfg(test)]
 mod tests;
 mod trees;
+mod verified;
 
 pub use connected::{Connected, Settings, Status, connect, statuses};

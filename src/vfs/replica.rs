@@ -222,8 +222,9 @@ impl Opened {
         self.connected()?.wait(txid, timeout, cancelled)
     }
 
-    /// How much of the replica is in the local file, from 0 to 1, and that file; `None` if it is not hydrated.
-    pub fn hydration(&self) -> Option<(f64, PathBuf)> {
+    /// How much of the replica is in the local file, from 0 to 1, and its name, if the user gave it one; `None` if it is
+    /// not hydrated.
+    pub fn hydration(&self) -> Option<(f64, Option<PathBuf>)> {
         self.connected().ok()?.hydration()
     }
 
@@ -250,7 +251,8 @@ impl Opened {
             "litestream_hydration_progress" => {
                 self.hydration().map_or("0".to_owned(), |(part, _)| format!("{:.1}", part * 100.0))
             }
-            _ => self.hydration().map_or(String::new(), |(_, path)| path.display().to_string()),
+            // Of a file without a name nothing.
+            _ => self.hydration().and_then(|(_, path)| path).map_or(String::new(), |path| path.display().to_string()),
         };
         Ok(PragmaAnswer::Row(Some(text)))
     }

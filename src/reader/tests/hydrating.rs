@@ -2,7 +2,7 @@
 
 use super::super::connected::{Connected, Settings, connect_to};
 use super::super::hydrate::Hydration;
-use super::super::hydrating::{frames, runs};
+use super::super::hydrating::frames;
 use super::super::source::Source;
 use super::super::state::State;
 use super::{Written, key, txid, workload};
@@ -16,14 +16,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-fn opened(source: &Arc<Source>, path: Option<&Path>) -> crate::error::Result<Connected> {
+pub(super) fn opened(source: &Arc<Source>, path: Option<&Path>) -> crate::error::Result<Connected> {
     let hydrate = Some(Hydrate { path: path.map(Path::to_owned) });
     let settings = Settings { poll_interval: Duration::from_secs(3600), hydrate, ..Settings::default() };
     connect_to("a.db", Arc::clone(source), Target::Latest, &settings, &|| false)
 }
 
 #[track_caller]
-fn until(what: &str, condition: impl Fn() -> bool) {
+pub(super) fn until(what: &str, condition: impl Fn() -> bool) {
     let end = Instant::now() + Duration::from_secs(60);
     while !condition() {
         assert!(Instant::now() < end, "{what}");
@@ -135,28 +135,33 @@ fn r13_a_file_that_is_not_ours_is_left_alone() {
     assert_eq!(std::fs::read(&path).unwrap(), b"precious");
 }
 
+/// However the process ends.
 #[test]
-fn r13_without_a_path_the_file_ends_with_the_connection() {
+fn r13_without_a_path_nothing_is_left() {
     let mut written = Written::new(4096);
     workload(&mut written, 3);
-    let connected = opened(&written.source(), None).unwrap();
-    let path = connected.hydration().unwrap().1;
-    until_it_is(&path, &written);
-    drop(connected);
-    until("it is removed", || !path.exists());
+    let source = written.source();
+    let connected = opened(&source, None).unwrap();
+    assert_eq!(connected.hydration().unwrap().1, None);
+    until("it is whole", || connected.hydration().is_some_and(|(part, _)| part >= 1.0));
+    assert_eq!(source.hydration.read().as_ref().map(|hydration| hydration.links()), Some(0));
+    super::super::flight::forget_pages();
+    let before = written.faults.count(Call::GetRange);
+    written.assert_sees(&connected, 3);
+    assert_eq!(written.faults.count(Call::GetRange), before, "nothing is fetched");
 }
 
-fn state(source: &Arc<Source>, n: u64) -> Arc<State> {
+pub(super) fn state(source: &Arc<Source>, n: u64) -> Arc<State> {
     Arc::new(source.state_at(Target::Txid(txid(n)), &|| false).unwrap().0)
 }
 
-fn copy(source: &Arc<Source>, path: &Path, n: u64) -> Hydration {
+pub(super) fn copy(source: &Arc<Source>, path: &Path, n: u64) -> Hydration {
     Hydration::open(source, &Hydrate { path: Some(path.to_owned()) }, &state(source, n)).unwrap()
 }
 
 /// What the file is said to have of each state is what the state has.
 #[track_caller]
-fn assert_right(copy: &Hydration, written: &Written, source: &Arc<Source>, what: &str) {
+pub(super) fn assert_right(copy: &Hydration, written: &Written, source: &Arc<Source>, what: &str) {
     for n in 1..=written.txid() {
         let Ok((state, _)) = source.state_at(Target::Txid(txid(n)), &|| false) else { continue };
         for frame in frames(source, &state).map_err(|failed| failed.error).unwrap() {
@@ -167,7 +172,7 @@ fn assert_right(copy: &Hydration, written: &Written, source: &Arc<Source>, what:
     }
 }
 
-fn become_state(copy: &Hydration, source: &Arc<Source>, n: u64, is_wanted: bool) -> Result<(), Error> {
+pub(super) fn become_state(copy: &Hydration, source: &Arc<Source>, n: u64, is_wanted: bool) -> Result<(), Error> {
     copy.become_state(source, &state(source, n), &|| is_wanted).map_err(|failed| failed.error)
 }
 
@@ -337,6 +342,19 @@ fn r13_a_failure_leaves_what_came_beside_it() {
     assert!(there > 0 && there < frames.len(), "{there} of {}", frames.len());
 }
 
+pub(super) fn put_companion(written: &Written, n: u64) {
+    let bytes = written.file(n, n);
+    let etag = written.store.head(&key(0, n, n)).unwrap().unwrap().etag;
+    let (mut pages, mut page) = (0, vec![0; written.page_size]);
+    let mut decoder = Decoder::new(bytes.as_slice()).unwrap();
+    while decoder.next_page(&mut page).unwrap().is_some() {
+        pages += 1;
+    }
+    let made = companion::of_file(bytes.as_slice(), bytes.len() as u64, pages, &key(0, n, n), &etag);
+    let at = companion::key(Level::L0, TxidRange::single(txid(n)));
+    written.store.put(&at, &made.unwrap().unwrap(), &Metadata::default()).unwrap();
+}
+
 /// Two indexes of which nothing is in memory.
 #[test]
 fn r13_blocks_of_several_indexes_are_read_for_a_page() {
@@ -349,16 +367,7 @@ fn r13_blocks_of_several_indexes_are_read_for_a_page() {
         written.ship("UPDATE t SET b = randomblob(400) WHERE a < 2990;");
     }
     for n in 1..=written.txid() {
-        let bytes = written.file(n, n);
-        let etag = written.store.head(&key(0, n, n)).unwrap().unwrap().etag;
-        let (mut pages, mut page) = (0, vec![0; 512]);
-        let mut decoder = Decoder::new(bytes.as_slice()).unwrap();
-        while decoder.next_page(&mut page).unwrap().is_some() {
-            pages += 1;
-        }
-        let made = companion::of_file(bytes.as_slice(), bytes.len() as u64, pages, &key(0, n, n), &etag);
-        let at = companion::key(Level::L0, TxidRange::single(txid(n)));
-        written.store.put(&at, &made.unwrap().unwrap(), &Metadata::default()).unwrap();
+        put_companion(&written, n);
     }
     let source = written.source();
     let state = state(&source, 5);
@@ -366,18 +375,6 @@ fn r13_blocks_of_several_indexes_are_read_for_a_page() {
     state.objects().for_each(|object| super::super::flight::forget_blocks(object.id));
     let found = frames(&source, &state).map_err(|failed| failed.error).unwrap();
     assert_eq!(found.len(), written.states[5].len() / 512);
-}
-
-#[test]
-fn r13_frames_that_overlap_are_fetched_each() {
-    let mut written = Written::new(4096);
-    workload(&mut written, 1);
-    let source = written.source();
-    let mut frames = frames(&source, &state(&source, 1)).map_err(|failed| failed.error).unwrap();
-    assert!(frames.len() > 1);
-    frames[1].offset = frames[0].end() - 1;
-    let runs = runs(frames);
-    assert_eq!(runs[0].len(), 1);
 }
 
 /// A process of the same number was killed.
@@ -389,11 +386,12 @@ fn r13_a_file_that_was_left_is_in_nobodys_way() {
         .collect();
     let mut written = Written::new(4096);
     workload(&mut written, 1);
-    let opened = opened(&written.source(), None).map(|connected| connected.hydration().unwrap().1);
-    for path in &left {
-        let _ = std::fs::remove_file(path);
+    let connected = opened(&written.source(), None).unwrap();
+    until("it is whole", || connected.hydration().is_some_and(|(part, _)| part >= 1.0));
+    for path in left {
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
+        std::fs::remove_file(path).unwrap();
     }
-    assert!(!left.contains(&opened.unwrap()));
 }
 
 /// The file is given up by a replica that was begun again, though its connection is still open.

@@ -6,6 +6,7 @@ mod hydrating;
 mod keeping;
 mod reading;
 
+mod verifying;
 use super::connected::{Connected, Settings, connect_to};
 use super::source::Source;
 use crate::ltx::{Encoder, Header, Level, PageSize, Pgno, Txid, TxidRange, WalSpan};
