@@ -14,6 +14,10 @@ pub const SPOOL_MIN: u64 = 64 << 20;
 /// An LTX file of so many pages, or more, gets a companion index (R6). The index of a smaller one comes with its end.
 pub const COMPANION_PAGES_MIN: usize = 4096;
 
+/// The same for a first image, which is made once: most pages of a database come from it, and with a companion each of
+/// them is verified alone (R7).
+pub const IMAGE_COMPANION_PAGES_MIN: usize = 64;
+
 /// The options of a primary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {

@@ -272,7 +272,7 @@ impl Source {
         });
         let pinned = FileInfo { etag: Some(etag.clone()), ..info.clone() };
         let (head, bytes) = match head {
-            Ok((head, bytes)) if head.describes(&pinned) => (head, bytes),
+            Ok((head, bytes)) if self.describes(&head, info, etag)? => (head, bytes),
             Ok(_) => return Ok(None),
             // It is only a help: without it the LTX index is read.
             Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::NotFound | Kind::Conflict) => {
@@ -293,6 +293,20 @@ impl Source {
     }
 
     /// An object of which all bytes are here, with its pages: the whole of it is verified (R7).
+    /// Whether a companion is that of an object. A local file that was copied has another ETag, so there the checksum at
+    /// its end tells.
+    fn describes(&self, head: &Head, info: &FileInfo, etag: &ETag) -> Result<bool> {
+        if !self.is_local {
+            return Ok(head.describes(&FileInfo { etag: Some(etag.clone()), ..info.clone() }));
+        }
+        if !head.describes(&FileInfo { etag: None, ..info.clone() }) {
+            return Ok(false);
+        }
+        let tail = info.size.saturating_sub(TAIL_SIZE as u64)..info.size;
+        let tail = self.replica.store().get_range(&info.key, tail, Some(etag))?;
+        Ok(tail_of(&tail, info.size)?.trailer.file_checksum == head.file_checksum)
+    }
+
     pub fn whole(&self, info: FileInfo, etag: ETag, bytes: &[u8]) -> Result<Whole> {
         let header = header_of(&info, bytes)?;
         let tail = tail_of(bytes, info.size)?;

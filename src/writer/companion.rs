@@ -5,7 +5,7 @@
 
 use super::primary::Primary;
 use super::sums::Sums;
-use crate::config::COMPANION_PAGES_MIN;
+use crate::config::{COMPANION_PAGES_MIN, IMAGE_COMPANION_PAGES_MIN};
 use crate::error::{Context, Error, Result};
 use crate::ltx::{Encoded, Header, Level, PageSize, Pgno, TAIL_SIZE, Tail, Txid, TxidRange, count_index};
 use crate::replica::companion::{self, Builder};
@@ -40,7 +40,7 @@ pub(super) struct FrameLengths(Option<Vec<u32>>);
 impl FrameLengths {
     pub(super) fn new(page_size: PageSize, commit: u32) -> Self {
         let pages = commit as usize - usize::from(commit >= page_size.lock_page().get());
-        Self((pages >= COMPANION_PAGES_MIN).then(|| Vec::with_capacity(pages)))
+        Self((pages >= IMAGE_COMPANION_PAGES_MIN).then(|| Vec::with_capacity(pages)))
     }
 
     pub(super) fn push(&mut self, length: u32) {
