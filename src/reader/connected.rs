@@ -172,6 +172,7 @@ fn source(process: &Process, url: &str) -> Result<Arc<Source>> {
     sources.retain(|_, source| source.strong_count() > 0);
     if let Some(source) = sources.get(url).and_then(Weak::upgrade)
         && source.follow.lock().restarted.is_none()
+        && source.is_in_place()
     {
         process.idle.lock().retain(|(_, idle)| !Arc::ptr_eq(idle, &source));
         return Ok(source);
@@ -315,7 +316,10 @@ impl Connected {
             (view.follows, view.settings.poll_interval)
         };
         let moment = match target {
-            Target::Latest if follows => None,
+            Target::Latest if follows => match source.follow.lock().restarted.clone() {
+                Some(error) => return Err(error),
+                None => None,
+            },
             Target::Latest => {
                 source.start_following(interval, cancelled)?;
                 None
@@ -407,6 +411,12 @@ impl Connected {
 
 #[cfg(test)]
 impl Connected {
+/// Whether the replica of a URL is kept though nobody reads it.
+#[cfg(test)]
+pub(super) fn is_remembered(url: &str) -> bool {
+    PROCESS.get().idle.lock().iter().any(|(_, source)| source.identity == url)
+}
+
     /// Entries of indexes that are remembered.
     pub(super) fn entries_kept(&self) -> usize {
         self.0.tracks.lock().entries_kept()
@@ -419,7 +429,8 @@ impl Drop for Inner {
             self.source.stop_following();
         }
         let process = PROCESS.get();
-        process.connected.lock().remove(&self.number);
+        // What could not be opened is not remembered: the next try may come with other credentials.
+        let was_open = process.connected.lock().remove(&self.number).is_some();
         // A copy is given back at once, for another process. A forked child has nothing to remember.
         let is_last = was_open && Arc::strong_count(&self.source) == 1 && self.source.hydration.read().is_none();
         if is_last && process.has(&self.source) {

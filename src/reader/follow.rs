@@ -183,6 +183,7 @@ impl Source {
     fn poll_once(self: &Arc<Self>) -> Result<()> {
         self.follow.lock().begun += 1;
         let outcome = crate::panic::guard(|| self.look()).and_then(|outcome| outcome);
+        let outcome = outcome.map_err(|error| self.explained(error));
         let mut follow = self.follow.lock();
         follow.ended = follow.begun;
         follow.outcome = outcome.as_ref().err().cloned();

@@ -114,6 +114,7 @@ impl Source {
             _ => false,
         };
         let found = self.state_without(Target::Txid(state.txid), without, cancelled);
+        let found = found.map_err(|error| self.explained(error));
         let same = match &found {
             Ok((other, listing)) => self.is_the_same(state, listing).and_then(|()| {
                 // A snapshot has the time at which it was made.
@@ -129,6 +130,7 @@ impl Source {
                 let listing = run(cancelled, move || replica.list())?;
                 self.is_the_same(state, &listing)
             }
+            Err(error) if error.kind() == Kind::Diverged && !self.is_in_place() => Err(error.clone()),
             Err(_) => Ok(()),
         };
         if let Err(error) = same {
@@ -270,7 +272,6 @@ impl Source {
             }
             Ok((Head::parse(&bytes)?, bytes))
         });
-        let pinned = FileInfo { etag: Some(etag.clone()), ..info.clone() };
         let (head, bytes) = match head {
             Ok((head, bytes)) if self.describes(&head, info, etag)? => (head, bytes),
             Ok(_) => return Ok(None),
@@ -292,7 +293,6 @@ impl Source {
         Ok(Arc::into_inner(index).map(|index| (object, Loaded::Lazy(index))))
     }
 
-    /// An object of which all bytes are here, with its pages: the whole of it is verified (R7).
     /// Whether a companion is that of an object. A local file that was copied has another ETag, so there the checksum at
     /// its end tells.
     fn describes(&self, head: &Head, info: &FileInfo, etag: &ETag) -> Result<bool> {
@@ -307,6 +307,7 @@ impl Source {
         Ok(tail_of(&tail, info.size)?.trailer.file_checksum == head.file_checksum)
     }
 
+    /// An object of which all bytes are here, with its pages: the whole of it is verified (R7).
     pub fn whole(&self, info: FileInfo, etag: ETag, bytes: &[u8]) -> Result<Whole> {
         let header = header_of(&info, bytes)?;
         let tail = tail_of(bytes, info.size)?;

@@ -15,7 +15,9 @@ use crate::error::{Error, Kind, Result};
 use crate::lock::{Condvar, Mutex, RwLock};
 use crate::ltx::{Pgno, decode_frame, page_checksum};
 use crate::replica::Replica;
+use crate::store;
 use crate::time::Timestamp;
+use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -45,6 +47,8 @@ pub(super) struct Source {
     pub replica: Replica,
     /// Whether a request costs nothing worth saving.
     pub is_local: bool,
+    /// Device and inode of a local replica's directory.
+    place: Option<(u64, u64)>,
     /// The newest state, once somebody follows.
     pub current: RwLock<Option<Arc<State>>>,
     /// A newer state is current, or will never be.
@@ -73,6 +77,7 @@ impl Source {
         Self {
             identity: identity.to_owned(),
             is_local: url.starts_with("file:"),
+            place: place(&url),
             url,
             replica,
             current: RwLock::default(),
@@ -88,6 +93,21 @@ impl Source {
             hydration: RwLock::default(),
             hydrating: Mutex::default(),
         }
+    }
+
+    /// Whether a local replica lies where it lay: an open store reads no other directory.
+    pub fn is_in_place(&self) -> bool {
+        self.place == place(&self.url)
+    }
+
+    /// What an error means if the directory is another one by now. Below a mount point without its disk there is none;
+    /// but another replica there tells that this one was begun again (R1).
+    pub fn explained(&self, error: Error) -> Error {
+        let listing = || Replica::new(store::open(&self.identity)?).list();
+        if self.is_in_place() || !listing().is_ok_and(|listing| listing.head().is_some()) {
+            return error;
+        }
+        self.restarted("it lies in another directory".to_owned())
     }
 
     /// An error that names the replica, once: those of the store do.
@@ -315,6 +335,11 @@ impl Source {
         }
         Some(pages)
     }
+}
+
+fn place(url: &str) -> Option<(u64, u64)> {
+    let stat = std::fs::metadata(url.strip_prefix("file://")?).ok()?;
+    Some((stat.dev(), stat.ino()))
 }
 
 /// Into the cache.

@@ -4,9 +4,10 @@ mod ahead;
 mod following;
 mod hydrating;
 mod keeping;
+mod local;
 mod reading;
-
 mod verifying;
+
 use super::connected::{Connected, Settings, connect_to};
 use super::source::Source;
 use crate::ltx::{Encoder, Header, Level, PageSize, Pgno, Txid, TxidRange, WalSpan};
