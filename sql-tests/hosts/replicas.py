@@ -168,6 +168,33 @@ def without_sqlites_locks_one_state_is_shown(scratch):
         lib.check("nolock" in lib.error_of(one, "SELECT litestream_set_time('latest')"), "it was moved")
 
 
+def a_lock_that_outlives_its_statement_keeps_the_state(scratch):
+    """In exclusive mode, and where another connection reads through the same cache; a statement's own does not."""
+    url = replica_of(scratch)
+    moves = ("SELECT litestream_set_time('0000000000000001')", "SELECT litestream_wait('0000000000000063', 0)")
+
+    def is_kept(db, why):
+        for sql in moves:
+            lib.check("keeps TXID 0000000000000001" in lib.error_of(db, sql), why, sql)
+
+    db = open_replica(url)
+    db.execute("PRAGMA locking_mode = EXCLUSIVE").fetchall()
+    db.execute(moves[0]).fetchall()
+    lib.scalar(db, "SELECT count(*) FROM t")
+    is_kept(db, "exclusive")
+    db.execute("PRAGMA locking_mode = NORMAL").fetchall()
+    is_kept(db, "it was exclusive, and nothing was read since")
+    lib.scalar(db, "SELECT count(*) FROM t")
+    db.execute(moves[0]).fetchall()
+    db.execute("SELECT litestream_set_time('latest') FROM t").fetchall()
+    one, other = (open_replica(url, cache="shared") for _ in range(2))
+    other.execute("BEGIN")
+    lib.scalar(other, "SELECT count(*) FROM t")
+    is_kept(one, "a shared cache")
+    other.execute("COMMIT")
+    one.execute(moves[0]).fetchall()
+
+
 def what_fails_is_told(scratch):
     """An open gives a code only; the reason stands in the status of any connection."""
     loaded()

@@ -46,9 +46,35 @@ impl Connection {
         unsafe { call!(get_autocommit(self.0)) == 0 }
     }
 
-    /// Whether the read transactions that are open now outlive the statement that calls us: one was begun with BEGIN, or
-    /// another statement is not at its end.
-    pub fn keeps_reading(self) -> bool {
+    /// What to do where a transaction has not ended.
+    pub const UNFINISHED: &str = "finish all statements, and COMMIT, first";
+
+    /// Whether a read transaction of the main database that is open now outlives the statement that calls us, and then
+    /// what to do. It was begun with BEGIN; or another statement is not at its end; or SQLite keeps the file's lock.
+    pub fn keeps_reading(self) -> Option<&'static str> {
+        if self.in_transaction() || self.busy_statements() > 1 {
+            return Some(Self::UNFINISHED);
+        }
+        let is_exclusive = || self.query("PRAGMA main.locking_mode").is_ok_and(|mode| mode == ["exclusive"]);
+        let keeps_lock = self.is_without_transaction() || is_exclusive() || self.shares_its_cache();
+        keeps_lock.then_some(
+            "its lock outlives the statements: set PRAGMA locking_mode = NORMAL and read once, or with cache=shared finish \
+             what reads through this cache, first",
+        )
+    }
+
+    /// Whether the connection itself has no transaction of the main database, so that a lock on the file is not that of a
+    /// statement. `false` of a host before 3.34, which cannot tell.
+    fn is_without_transaction(self) -> bool {
+        const SINCE: i32 = 3_034_000;
+        // SAFETY: the connection is open; a host of that version has the routine.
+        unsafe {
+            call!(libversion_number()) >= SINCE
+                && call!(txn_state(self.0, c"main".as_ptr())) == ffi::SQLITE_TXN_NONE as c_int
+        }
+    }
+
+    fn busy_statements(self) -> u32 {
         let mut busy = 0;
         // SAFETY: the connection is open, and its statements are its own.
         unsafe {
@@ -58,7 +84,7 @@ impl Connection {
                 statement = call!(next_stmt(self.0, statement));
             }
         }
-        self.in_transaction() || busy > 1
+        busy
     }
 
     /// Refuses a host whose SQLite has no mutexes (P33). `sqlite3_threadsafe` says 1 also after

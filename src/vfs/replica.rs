@@ -160,29 +160,24 @@ impl Opened {
         Err(Error::invalid(format!("{} was opened before the process forked: open it again in the child", self.path)))
     }
 
-    /// Moves to another moment, from the next transaction on. `keeps_reading`: a transaction that is open now is that of
-    /// more than the statement that asks.
+    /// Moves to another moment, from the next transaction on. `keeps_reading`: why a transaction that is open now outlives
+    /// the statement that asks, if it does, and what to do.
     ///
     /// # Errors
     /// A moment that is none, or not there; a transaction that is open, since it keeps its state.
-    pub fn travel(&self, when: &str, keeps_reading: bool, cancelled: &dyn Fn() -> bool) -> Result<()> {
+    pub fn travel(&self, when: &str, keeps_reading: Option<&str>, cancelled: &dyn Fn() -> bool) -> Result<()> {
         let target = parse_when(when, &SystemClock)?;
         self.refuse_inside_a_transaction(keeps_reading)?;
         self.connected()?.travel(target, cancelled)
     }
 
-    fn refuse_inside_a_transaction(&self, keeps_reading: bool) -> Result<()> {
+    fn refuse_inside_a_transaction(&self, keeps_reading: Option<&str>) -> Result<()> {
         let held = self.held.load(Ordering::Acquire);
-        let keeps_reading = keeps_reading && self.reading.load(Ordering::Acquire);
-        if !held && !keeps_reading {
-            return Ok(());
-        }
-        let (txid, _) = self.position()?;
-        let text = match held {
-            true => format!("this connection was opened with nolock or immutable, and keeps TXID {txid}"),
-            false => {
-                format!("a read transaction is open, and keeps TXID {txid}: finish all statements, and COMMIT, first")
-            }
+        let keeps_reading = keeps_reading.filter(|_| self.reading.load(Ordering::Acquire));
+        let text = |txid| match keeps_reading {
+            _ if held => Some(format!("this connection was opened with nolock or immutable, and keeps TXID {txid}")),
+            Some(way_out) => Some(format!("a read transaction is open, and keeps TXID {txid}: {way_out}")),
+            None => None,
         };
         Err(Error::new(Kind::Busy, text))
     }
@@ -211,7 +206,7 @@ impl Opened {
         &self,
         txid: Txid,
         timeout: Duration,
-        keeps_reading: bool,
+        keeps_reading: Option<&str>,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Txid> {
         let (seen, _) = self.position()?;
@@ -233,7 +228,7 @@ impl Opened {
             "litestream_time" => {
                 if let Some(when) = argument {
                     // While SQLite prepares the PRAGMA, nothing that is open is its own.
-                    self.travel(when, true, cancelled)?;
+                    self.travel(when, Some(Connection::UNFINISHED), cancelled)?;
                     return Ok(PragmaAnswer::Row(None));
                 }
                 self.position()?.1.to_string()
