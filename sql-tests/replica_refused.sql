@@ -17,7 +17,7 @@ ATTACH 'file:h?vfs=litestream&replica=file://$DIR/replica&poll_interval=soon' AS
 ATTACH 'file:i?vfs=litestream&replica=file://$DIR/replica&cache_size=lots' AS i;
 ATTACH 'file:j?vfs=litestream&replica=file://$DIR/replica&hydrate=perhaps' AS j;
 SELECT path LIKE '$DIR/_', url, state, last_error FROM litestream_status WHERE role = 'replica';
--- Once it is opened, the reason is forgotten.
-ATTACH 'file:d?vfs=litestream&replica=file://$DIR/replica' AS d;
-SELECT state, last_error FROM litestream_status WHERE path = '$DIR/d';
-SELECT count(*) FROM d.t;
+-- Once this replica is opened under this name, the reason is forgotten.
+ATTACH 'file:e?vfs=litestream&replica=file://$DIR/replica' AS e;
+SELECT state, last_error FROM litestream_status WHERE path = '$DIR/e';
+SELECT count(*) FROM e.t;

@@ -195,6 +195,29 @@ def a_lock_that_outlives_its_statement_keeps_the_state(scratch):
     one.execute(moves[0]).fetchall()
 
 
+def a_store_that_is_away_shows_at_the_first_attempt(scratch):
+    """A request is repeated for most of a minute before it fails."""
+    replica_of(scratch)
+    os.environ.update(lib.s3_environment())
+    server = TinyS3(scratch / "app.db-replica")
+    db = open_replica(server.url, poll_interval="10ms")
+    state = "SELECT state FROM litestream_status WHERE role = 'replica'"
+    lib.check(lib.scalar(db, state) == "running", "not running")
+    server.answer = lambda key: 503
+    until(lambda: lib.scalar(db, state) == "retrying")
+    lib.check("503" in lib.scalar(db, "SELECT last_error FROM litestream_status"), "no reason")
+    server.answer = lambda key: None
+    until(lambda: lib.scalar(db, state) == "running")
+
+
+def until(condition):
+    for _ in range(2000):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not come to that")
+
+
 def what_fails_is_told(scratch):
     """An open gives a code only; the reason stands in the status of any connection."""
     loaded()
@@ -208,6 +231,17 @@ def what_fails_is_told(scratch):
     rows = db.execute("SELECT path, state, last_error FROM litestream_status").fetchall()
     lib.check(len(rows) == 16 and rows[-1][0].endswith("/label19") and rows[-1][1] == "error", rows)
     lib.check("nothing was replicated here" in rows[-1][2], rows[-1])
+    # Under one label another replica is another row.
+    for name in ("nothing", "nowhere"):
+        lib.check(lib.error_of(db, f"ATTACH 'file:label19?vfs=litestream&replica=file://{scratch}/{name}' AS a"), name)
+    open_replica(replica_of(scratch), "label19")
+    rows = db.execute("SELECT url FROM litestream_status WHERE state = 'error'").fetchall()
+    lib.check([row[0] for row in rows[-2:]] == [f"file://{scratch}/{name}" for name in ("nothing", "nowhere")], rows)
+
+
+def a_replica_is_not_stopped(scratch):
+    db = open_replica(replica_of(scratch))
+    lib.check("close the connection" in lib.error_of(db, "SELECT litestream_stop()"), "another message")
 
 
 def a_forked_child_opens_its_own(scratch):

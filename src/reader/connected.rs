@@ -382,9 +382,11 @@ impl Connected {
         let state = self.seen().ok();
         let now = Timestamp::now().0.saturating_add(source.replica.store().clock_offset_ms());
         let age = state.as_ref().map(|state| now.saturating_sub(state.newest.info.created_at.0).max(0).unsigned_abs());
+        // An attempt that failed, while its call is being repeated.
+        let trouble = source.replica.store().trouble();
         let (failing, restarted) = {
             let follow = source.follow.lock();
-            (follow.failing, follow.restarted.is_some())
+            (follow.failing || trouble.is_some(), follow.restarted.is_some())
         };
         let count = |n: &AtomicU64| n.load(Ordering::Relaxed);
         Status {
@@ -399,7 +401,7 @@ impl Connected {
             txid: state.map(|state| state.txid),
             lag: self.lag(),
             data_age: age.map(Duration::from_millis),
-            last_error: source.last_error.lock().clone().or_else(|| source.replica.store().trouble()),
+            last_error: trouble.or_else(|| source.last_error.lock().clone()),
             counters: source.replica.store().counters(),
             cache_hits: count(&source.tally.hits),
             cache_misses: count(&source.tally.misses),
@@ -409,14 +411,14 @@ impl Connected {
     }
 }
 
-#[cfg(test)]
-impl Connected {
 /// Whether the replica of a URL is kept though nobody reads it.
 #[cfg(test)]
 pub(super) fn is_remembered(url: &str) -> bool {
     PROCESS.get().idle.lock().iter().any(|(_, source)| source.identity == url)
 }
 
+#[cfg(test)]
+impl Connected {
     /// Entries of indexes that are remembered.
     pub(super) fn entries_kept(&self) -> usize {
         self.0.tracks.lock().entries_kept()

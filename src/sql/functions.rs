@@ -15,6 +15,11 @@ const LONGEST_WAIT_SECONDS: f64 = 24.0 * 3600.0;
 
 pub(super) fn stop(connection: Connection, arguments: &[Value]) -> Result<Value> {
     let path = match arguments.first() {
+        None | Some(Value::Null) if replica::of(connection).is_some() => {
+            return Err(Error::invalid(
+                "litestream_stop: this connection reads a replica, which is not stopped: close the connection",
+            ));
+        }
         None | Some(Value::Null) => connection.file_name("main"),
         Some(Value::Text(path)) => primary::full_path(path)?,
         Some(other) => return Err(wrong("litestream_stop", "a path", other)),

@@ -30,7 +30,7 @@ struct FailedOpen {
     at: Timestamp,
 }
 
-/// The last ones, by path; SQLite gives whoever opens no more than a code.
+/// The last ones, by path and URL; SQLite gives whoever opens no more than a code.
 static FAILED_OPENS: PerProcess<Mutex<VecDeque<FailedOpen>>> = PerProcess::new();
 
 /// Registers the VFS.
@@ -97,7 +97,7 @@ impl ReplicaVfs for Replicas {
             false => error.context(format!("{path} from {url}")),
         });
         let mut failed = FAILED_OPENS.get().lock();
-        failed.retain(|failed| failed.path != path);
+        failed.retain(|failed| (failed.path.as_str(), failed.url.as_str()) != (path, url.as_str()));
         if let Err(error) = &opened {
             if failed.len() == FAILED_OPENS_MAX {
                 failed.pop_front();
@@ -179,7 +179,10 @@ impl Opened {
             Some(way_out) => Some(format!("a read transaction is open, and keeps TXID {txid}: {way_out}")),
             None => None,
         };
-        Err(Error::new(Kind::Busy, text))
+        match text(self.position()?.0) {
+            Some(text) => Err(Error::new(Kind::Busy, text)),
+            None => Ok(()),
+        }
     }
 
     /// The TXID of what is seen, and its time.
