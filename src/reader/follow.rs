@@ -211,7 +211,8 @@ impl Source {
             let paused = follow.proven.is_none_or(|proven| proven.elapsed() > PAUSE.max(follow.interval * 2));
             (paused, follow.listed.is_none_or(|listed| listed.elapsed() >= follow.listing_after))
         };
-        if paused {
+        // In another directory that nothing is there says nothing of this replica.
+        if paused || !self.is_in_place() {
             state = self.look_by_listing(&state)?;
         }
         let mut news = false;

@@ -76,6 +76,8 @@ fn r1_a_local_replica_that_was_begun_again_is_told_from_one_that_is_away() {
     std::fs::rename(&root, &aside).unwrap();
     put(&root, &next);
     next.assert_sees(&opened(&root).unwrap(), 3);
+    let error = old.wait(txid(4), Duration::from_secs(60), &|| false).unwrap_err();
+    assert_eq!(error.kind(), Kind::Diverged, "{error}");
     super::super::flight::forget_pages();
     let error = old.read(8192, &mut [0; 4096], &|| false).unwrap_err();
     assert!(error.kind() == Kind::Diverged && error.to_string().contains("begun again"), "{error}");
