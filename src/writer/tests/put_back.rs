@@ -222,7 +222,7 @@ const EXCHANGES: [Exchange; 7] = [
 
 #[test]
 fn p12_another_database_at_the_same_path_is_refused() {
-    for (number, exchange) in EXCHANGES.iter().enumerate() {
+    for exchange in EXCHANGES {
         let (source, store) = (Source::new(), memory());
         source.insert(200);
         replicated(&source, &store, 5);
@@ -231,7 +231,6 @@ fn p12_another_database_at_the_same_path_is_refused() {
         let db = Connection::open(&path).unwrap();
         db.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).unwrap();
         let source = Source { directory, path, db, broken: Arc::default(), host: Arc::default() };
-        println!("exchange {number}");
         refused(&source, &store, &["another database", "TXID 0000000000000002"]);
         assert_eq!(store.list("").unwrap().len(), 2);
         // Without the metadata directory nothing matches either.
@@ -286,8 +285,7 @@ fn p12_a_backup_that_was_copied_back_while_it_was_closed_is_refused_at_the_reope
 
 #[test]
 fn p12_another_database_is_refused_at_the_reopening() {
-    for (number, exchange) in EXCHANGES.iter().enumerate() {
-        println!("exchange {number}");
+    for exchange in EXCHANGES {
         let (source, store) = (Source::new(), memory());
         source.insert(200);
         let primary = source.start(&store).unwrap();
