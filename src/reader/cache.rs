@@ -1,6 +1,6 @@
 //! The page cache of the process: the pages used last, whichever connection and replica they are of, bounded in bytes.
 
-use super::object::PageKey;
+use super::object::{ObjectId, PageKey};
 use crate::lock::Mutex;
 use lru::LruCache;
 use std::sync::Arc;
@@ -61,6 +61,17 @@ impl Cache {
         let mut inner = self.0.lock();
         inner.pages.promote(key);
         inner.pages.contains(key)
+    }
+
+    /// Forgets the pages of an object.
+    pub fn forget(&self, object: ObjectId) {
+        let mut inner = self.0.lock();
+        let keys: Vec<PageKey> = inner.pages.iter().map(|(key, _)| *key).filter(|key| key.0 == object).collect();
+        for key in keys {
+            if let Some(entry) = inner.pages.pop(&key) {
+                inner.bytes -= entry.page.len() + ENTRY_BYTES;
+            }
+        }
     }
 
     #[cfg(test)]

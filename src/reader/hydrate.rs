@@ -15,17 +15,16 @@
 use super::flight::run_all;
 use super::hydrating::frames;
 use super::index::Frame;
-use super::object::ObjectId;
 use super::sidecar::{Kept, Mark, Record, digest, retain_common, with_suffix};
 use super::source::Source;
 use super::state::State;
-use super::verified::{batches, is_streamed, parts};
+use super::verified::{batches, is_streamed, leave_out_damaged, parts};
 use crate::config::Hydrate;
 use crate::error::{Context, Error, Kind, Result};
 use crate::lock::{Mutex, PerProcess, RwLock};
 use crate::ltx::{Pgno, Txid, page_checksum};
 use crate::replica::Target;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -92,8 +91,6 @@ pub(super) struct Hydration {
     done: AtomicU64,
     total: AtomicU64,
     kept: Mutex<Kept>,
-    /// Files without a companion that are not what their checksum says.
-    damaged: Mutex<HashMap<ObjectId, Error>>,
 }
 
 fn stamp(frame: &Frame) -> u64 {
@@ -136,7 +133,6 @@ impl Hydration {
             done: AtomicU64::new(0),
             total: AtomicU64::new(u64::from(state.commit)),
             kept: Mutex::default(),
-            damaged: Mutex::default(),
         };
         let record = hydration
             .read_record()
@@ -328,7 +324,7 @@ impl Hydration {
         if record.has.is_none() {
             self.file.set_len(state.size().max(self.size()?)).with_context(|| self.path.display().to_string())?;
         }
-        let mut failed = self.leave_out_damaged(&mut missing);
+        let mut failed = leave_out_damaged(source, &mut missing);
         let mut recorded = in_a_row;
         for batch in batches(parts(missing), RUNS) {
             if !wanted() {
@@ -377,7 +373,7 @@ impl Hydration {
             let pages = match pages {
                 Ok(pages) => pages,
                 Err(error) => {
-                    failed.get_or_insert(self.failed(part, error));
+                    failed.get_or_insert(source.failed(part, error));
                     continue;
                 }
             };
@@ -398,7 +394,7 @@ impl Hydration {
                 Ok(()) => break,
                 // Damage on the way is not damage in the store: it is looked at once more.
                 Err(error) if error.kind() == Kind::Corrupt && std::mem::take(&mut again) => {}
-                Err(error) => return Ok(Some(self.failed(part, error))),
+                Err(error) => return Ok(Some(source.failed(part, error))),
             }
         }
         self.stamp_all(part);
@@ -409,27 +405,6 @@ impl Hydration {
     fn write(&self, pgno: Pgno, page: &[u8]) -> Result<()> {
         let at = u64::from(self.page_size) * pgno.index() as u64;
         self.file.write_all_at(page, at).with_context(|| self.path.display().to_string())
-    }
-
-    /// A file that is damaged as a whole is not read again.
-    fn failed(&self, part: &[Frame], error: Error) -> Failed {
-        if let Some(frame) = part.first().filter(|frame| frame.sum.is_none() && error.kind() == Kind::Corrupt) {
-            self.damaged.lock().insert(frame.object.id, error.clone());
-        }
-        Failed { error, pgno: part.first().map(|frame| frame.pgno) }
-    }
-
-    fn leave_out_damaged(&self, missing: &mut Vec<Frame>) -> Option<Failed> {
-        let damaged = self.damaged.lock();
-        let mut failed = None;
-        missing.retain(|frame| {
-            let error = damaged.get(&frame.object.id);
-            if let Some(error) = error {
-                failed.get_or_insert_with(|| Failed { error: error.clone(), pgno: Some(frame.pgno) });
-            }
-            error.is_none()
-        });
-        failed
     }
 
     /// How many frames from the first on are there, of which `at_least` are known to be.

@@ -17,6 +17,7 @@ use crate::ltx::{Pgno, decode_frame, page_checksum};
 use crate::replica::Replica;
 use crate::store;
 use crate::time::Timestamp;
+use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -69,6 +70,8 @@ pub(super) struct Source {
     pub hydration: RwLock<Option<Arc<Hydration>>>,
     /// Held while it is opened.
     pub hydrating: Mutex<()>,
+    /// Files without a companion that were read whole, and are not what their checksum says (R7).
+    pub damaged: Mutex<HashMap<ObjectId, Error>>,
 }
 
 impl Source {
@@ -92,6 +95,7 @@ impl Source {
             disk: OnceLock::new(),
             hydration: RwLock::default(),
             hydrating: Mutex::default(),
+            damaged: Mutex::default(),
         }
     }
 
@@ -280,6 +284,9 @@ impl Source {
     fn fetch(&self, run: &[Frame], wanted: Option<Pgno>) -> Result<Pages> {
         let Some(first) = run.first() else { return Err(Error::bug("an empty run")) };
         let object = first.object.id;
+        if let Some(error) = self.damage_of(first) {
+            return Err(error);
+        }
         if let Some(pages) = self.in_files(run, wanted) {
             return Ok(keep(object, pages, wanted));
         }

@@ -2,7 +2,8 @@
 //! whole file, whose checksum runs over all of them. So a file without a companion is read from its first byte to its
 //! last, whichever of its pages are wanted.
 
-use super::flight::{Numbered, interrupted, run_all};
+use super::flight::{Numbered, interrupted, run_all, shared};
+use super::hydrate::Failed;
 use super::index::Frame;
 use super::object::Object;
 use super::source::{GAP_BYTES, Source};
@@ -54,7 +55,37 @@ pub(super) fn batches(parts: Vec<Vec<Frame>>, count: usize) -> Vec<Vec<Vec<Frame
     batches
 }
 
+/// Takes away what is in files that are known to be damaged.
+pub(super) fn leave_out_damaged(source: &Source, frames: &mut Vec<Frame>) -> Option<Failed> {
+    let mut failed = None;
+    frames.retain(|frame| match source.damage_of(frame) {
+        Some(error) => {
+            failed.get_or_insert(Failed { error, pgno: Some(frame.pgno) });
+            false
+        }
+        None => true,
+    });
+    failed
+}
+
 impl Source {
+    /// What is wrong with a frame's file, if that was read whole and is not what its checksum says.
+    pub fn damage_of(&self, frame: &Frame) -> Option<Error> {
+        if frame.sum.is_some() {
+            return None;
+        }
+        self.damaged.lock().get(&frame.object.id).cloned()
+    }
+
+    /// Of a file that is damaged as a whole no page is read again, nor shown: any of them may be the one.
+    pub fn failed(&self, part: &[Frame], error: Error) -> Failed {
+        if let Some(frame) = part.first().filter(|frame| frame.sum.is_none() && error.kind() == Kind::Corrupt) {
+            self.damaged.lock().insert(frame.object.id, error.clone());
+            shared().cache.forget(frame.object.id);
+        }
+        Failed { error, pgno: part.first().map(|frame| frame.pgno) }
+    }
+
     /// The pages of a part that is not streamed.
     pub fn fetch_part(&self, part: &[Frame]) -> Result<Numbered> {
         let Some(first) = part.first() else { return Err(Error::bug("an empty part")) };

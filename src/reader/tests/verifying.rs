@@ -7,8 +7,9 @@ use super::super::source::Source;
 use super::super::state::State;
 use super::super::verified::{batches, is_streamed, parts};
 use super::hydrating::{assert_right, become_state, copy, put_companion, state};
-use super::{Written, key, run_sql};
+use super::{Written, key, open, run_sql, txid};
 use crate::error::Kind;
+use crate::replica::Target;
 use crate::store::fault::Call;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -49,10 +50,13 @@ fn r7_a_damaged_file_is_neither_copied_nor_reported_complete() {
         let (written, directory) = (of_size(size), tempfile::tempdir().unwrap());
         let source = written.source();
         let state = state(&source, 1);
+        let connected = open(&source, Target::Txid(txid(1))).unwrap();
         let copy = copy(&source, &directory.path().join("copy.db"), 1);
         damage(&written, &source, &state);
         let failed = copied(&copy, &source, &state).unwrap_err();
         assert_eq!(failed.error.kind(), Kind::Corrupt, "{}", failed.error);
+        let error = connected.read(40_960, &mut [0; 4096], &|| false).unwrap_err();
+        assert_eq!(error.kind(), Kind::Corrupt, "it is not shown either: {error}");
         assert!(failed.error.to_string().contains("checksum"), "{}", failed.error);
         assert!(copy.txid().is_none() && copy.progress() < 1.0);
         assert!(all_frames(&source, &state).iter().all(|frame| copy.get(frame).is_none()), "{size}");
@@ -73,6 +77,7 @@ fn r7_a_damaged_file_is_found_out_whichever_pages_are_wanted_and_done_without() 
         let path = directory.path().join("copy.db");
         let source = written.source();
         let newest = state(&source, 2);
+        let connected = open(&source, Target::Txid(txid(2))).unwrap();
         assert!(newest.objects().any(|object| object.info.key == key(1, 1, 1)));
         let copy = copy(&source, &path, 2);
         damage(&written, &source, &state(&source, 1));
@@ -80,6 +85,7 @@ fn r7_a_damaged_file_is_found_out_whichever_pages_are_wanted_and_done_without() 
         let other = source.copied_elsewhere(&newest, &failed).expect("level 0 has it");
         copied(&copy, &source, &other).map_err(|failed| failed.error).unwrap();
         assert!(std::fs::read(&path).unwrap() == written.states[2], "{size}");
+        written.assert_sees(&connected, 2);
     }
 }
 
