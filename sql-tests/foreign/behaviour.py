@@ -369,7 +369,7 @@ def p16_a_commit_in_rollback_mode_is_an_error_that_says_so(scratch):
     state, error = db.execute("SELECT state, last_error FROM litestream_status").fetchone()
     lib.check(state == "error" and "WAL mode" in error, state, error)
     lib.check("WAL mode" in lib.error_of(db, "SELECT litestream_sync()"), "sync says nothing")
-    lib.error_of(db, "SELECT litestream_stop()")
+    lib.scalar(db, "SELECT litestream_stop()")
     lib.scalar(db, "SELECT litestream_replicate(?)", replica.url)
     db.execute("INSERT INTO t VALUES ('wal', 1)")
     lib.scalar(db, "SELECT litestream_sync()")
@@ -386,7 +386,7 @@ def p16_another_page_size_stops_replication(scratch):
     db.execute("INSERT INTO t VALUES (1, 1)")
     wait("an error", lambda: lib.scalar(db, "SELECT state FROM litestream_status") == "error")
     lib.check("pages of 8192 bytes" in last_error(db), last_error(db))
-    lib.error_of(db, "SELECT litestream_stop()")
+    lib.scalar(db, "SELECT litestream_stop()")
     message = lib.error_of(db, "SELECT litestream_replicate(?)", replica.url) if refused(db, replica) else last_error(db)
     lib.check("of 4096" in message and "empty URL" in message, message)
     lib.check(replica.objects() == before, "the replica has changed")
@@ -400,6 +400,45 @@ def refused(db, replica):
         return True
     wait("an error", lambda: lib.scalar(db, "SELECT state FROM litestream_status") == "error")
     return False
+
+
+@case
+def p9_a_database_that_is_replaced_while_it_is_open_ends_replication(scratch):
+    """Nothing of the other file is shipped, nor opened in a way that disturbs the connections to the one before."""
+    db, path, replica = start(scratch)
+    before = replica.objects()
+    shell(scratch / "other.db", "PRAGMA journal_mode = WAL; CREATE TABLE t(a, filler)")
+    (scratch / "other.db").rename(path)
+    for number in range(3):
+        db.execute("INSERT INTO t VALUES (?, 1)", (number,))
+        message = lib.error_of(db, "SELECT litestream_sync()")
+        lib.check("moved, removed or replaced" in message, message)
+    lib.check(lib.scalar(db, "SELECT state FROM litestream_status") == "error", "the state")
+    lib.check("moved, removed or replaced" in last_error(db), last_error(db))
+    lib.scalar(db, "SELECT litestream_stop()")
+    message = lib.error_of(db, "SELECT litestream_replicate(?)", f"file://{scratch}/anew")
+    lib.check("open the database anew" in message, message)
+    lib.check(lib.scalar(db, "SELECT count(*) FROM t") == 103, "the connection does not go on")
+    lib.check(replica.objects() == before, "the replica has changed")
+
+
+@case
+def p12_a_backup_that_is_copied_back_between_two_connections_is_refused(scratch):
+    """The first commit after the opening does not hide it."""
+    db, path, replica = start(scratch)
+    db.close()
+    (scratch / "backup.db").write_bytes(path.read_bytes())
+    db = lib.connect(path)
+    db.execute("INSERT INTO t VALUES (1, 1)")
+    lib.scalar(db, "SELECT litestream_sync()")
+    db.close()
+    before = replica.objects()
+    path.write_bytes((scratch / "backup.db").read_bytes())
+    db = lib.connect(path)
+    db.execute("INSERT INTO t VALUES (2, 2)")
+    message = lib.error_of(db, "SELECT litestream_sync()")
+    lib.check("put back" in message, message)
+    lib.check(replica.objects() == before, "the replica has changed")
 
 
 @case

@@ -128,17 +128,6 @@ impl BaseFile {
             !free
         }
     }
-
-    /// Whether the file was renamed or removed since it was opened; `false` where the VFS cannot tell.
-    pub fn has_moved(&self) -> bool {
-        let Some(control) = self.methods().and_then(|m| m.xFileControl) else { return false };
-        let mut moved: i32 = 0;
-        // SAFETY: the file is open; SQLITE_FCNTL_HAS_MOVED writes an int.
-        let rc = unsafe {
-            control(self.raw(), ffi::SQLITE_FCNTL_HAS_MOVED as i32, std::ptr::from_mut(&mut moved).cast::<c_void>())
-        };
-        rc == 0 && moved != 0
-    }
 }
 
 impl Drop for BaseFile {

@@ -217,6 +217,22 @@ impl Connection {
         unsafe { if is_tapped(file) { Ok(published_header(file)) } else { Ok(None) } }
     }
 
+    /// An error if the file was renamed, removed or replaced since this connection opened it (P9), where the VFS can tell.
+    pub fn refuse_moved(self, schema: &str, path: &str) -> Result<()> {
+        let name = CString::new(schema).map_err(|_| Error::invalid("a schema name with a zero byte"))?;
+        let (op, mut moved) = (ffi::SQLITE_FCNTL_HAS_MOVED as c_int, 0_i32);
+        // SAFETY: the connection is open, the name terminated, and the operation writes an int.
+        let rc =
+            unsafe { call!(file_control(self.0, name.as_ptr(), op, std::ptr::from_mut(&mut moved).cast::<c_void>())) };
+        if rc != ffi::SQLITE_OK as c_int || moved == 0 {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "{path} was moved, removed or replaced while this connection has it open, and what it commits is in a file \
+             without that name: close it, and open the database anew"
+        )))
+    }
+
     /// The replica that a schema was opened from through the VFS `litestream`; `None` for any other database.
     pub fn replica(self, schema: &str) -> Option<Arc<dyn ReplicaFile>> {
         let file = self.file(schema, ffi::SQLITE_FCNTL_FILE_POINTER).ok()?;

@@ -81,6 +81,7 @@ pub fn replicate(
             format!("{path} is replicated with other options already: SELECT litestream_stop() first"),
         ));
     }
+    connection.refuse_moved(schema, path)?;
     let options = options.unwrap_or_default();
     // Proven first: a URL that is wrong leaves the database as it was.
     let listing = match database.primary() {

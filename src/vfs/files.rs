@@ -65,7 +65,4 @@ impl DatabaseFile for BaseFile {
     fn sync(&self) -> Result<()> {
         Self::sync(self)
     }
-    fn has_moved(&self) -> bool {
-        Self::has_moved(self)
-    }
 }

@@ -42,6 +42,10 @@ pub(super) struct Capture {
     /// The batch that is being encoded.
     pub(super) frozen: Option<Batch>,
     pub(super) image: Option<Image>,
+    /// An image is to begin when SQLite opens the WAL (P12).
+    pub(super) to_keep: bool,
+    /// The image is that one: nobody else may begin one, or end it.
+    pub(super) is_kept: bool,
     /// Why there is a gap, for the status.
     pub(super) gap_reason: Option<String>,
 }
@@ -63,6 +67,8 @@ impl Capture {
             frames: HashMap::new(),
             frozen: None,
             image: None,
+            to_keep: false,
+            is_kept: false,
             gap_reason: None,
         }
     }
@@ -98,6 +104,11 @@ impl Capture {
     pub(super) fn close_files(&mut self) {
         self.wal = None;
         self.database = None;
+    }
+
+    /// Whether the image is that of the file as it was opened (P12).
+    pub(super) fn keeps_as_opened(&self) -> bool {
+        self.is_kept && self.image.is_some()
     }
 
     pub(super) fn wal(&self) -> Option<&dyn DatabaseFile> {
@@ -204,9 +215,6 @@ impl Capture {
         let header = match WalHeader::parse(&bytes) {
             Ok(header) if header.salts == published.salts => header,
             _ => {
-                if wal.has_moved() {
-                    return Err(Error::new(crate::error::Kind::Io, "the WAL was removed or renamed by somebody else"));
-                }
                 self.gap("the WAL's header is not that of the published generation");
                 return Ok(None);
             }

@@ -11,8 +11,6 @@ pub trait DatabaseFile: Send {
     fn size(&self) -> Result<u64>;
     /// Makes the content durable (P8).
     fn sync(&self) -> Result<()>;
-    /// Whether it was renamed or removed since it was opened.
-    fn has_moved(&self) -> bool;
 }
 
 /// Opens the files of one database.

@@ -15,6 +15,7 @@
 use super::capture::{Capture, Captured};
 use super::checkpoints::Copied;
 use super::files::{Files, SharedIndex};
+use super::moved::Opened;
 use super::primary::Primary;
 use crate::ltx::PageSize;
 use crate::wal::{CheckpointInfo, IndexHeader};
@@ -59,6 +60,8 @@ pub(super) struct Follow {
     files: Arc<dyn Files>,
     pub(super) page_size: PageSize,
     pub(super) index: Option<Box<dyn SharedIndex>>,
+    /// Which files they have open (P9).
+    pub(super) opened: Opened,
     pub(super) hold: Hold,
     /// Other processes write.
     on: bool,
@@ -86,6 +89,7 @@ impl Follow {
             files,
             page_size,
             index: None,
+            opened: Opened::default(),
             hold: Hold::Nothing,
             on: false,
             wait: LOOK_FIRST,
@@ -100,9 +104,10 @@ impl Follow {
         }
     }
 
-    /// The wal-index, if a connection here has it mapped.
+    /// The wal-index, if a connection here has it mapped. Not through another file of that name: SQLite would take it for
+    /// another database, and begin the wal-index anew under the connections that have it mapped.
     pub(super) fn index(&mut self) -> Option<&mut Box<dyn SharedIndex>> {
-        if self.index.is_none() && !self.ended && !self.given_up {
+        if self.index.is_none() && !self.ended && !self.given_up && !self.opened.database.is_moved() {
             self.index = self.files.open_index().unwrap_or_else(|error| {
                 log::warn!("the wal-index cannot be read: {error}");
                 None
@@ -245,8 +250,7 @@ impl Primary {
 
     /// Asks to be told of the next write to the WAL; how soon to look anyway, if nobody will tell.
     fn watch_wal(self: &Arc<Self>) -> Option<Duration> {
-        let mut wal = self.path.clone().into_os_string();
-        wal.push("-wal");
+        let wal = self.wal_path();
         let primary = Arc::downgrade(self);
         let told = move || {
             if let Some(primary) = primary.upgrade() {
@@ -259,7 +263,7 @@ impl Primary {
     fn look_task(self: &Arc<Self>) {
         *self.look_due.lock() = None;
         if self.is_stopped() || self.is_final() {
-            return self.index_unmapped();
+            return self.end_following();
         }
         let on = self.follow.lock().on;
         let wait = if on { self.follow_on() } else { self.notice() };

@@ -12,6 +12,7 @@
 //! | `spool` | the metadata directory: staged files and the local record |
 //! | `phase` | what comes before shipping: the first image, healing a gap (P12) |
 //! | `start` | where a primary begins, given the local record and the replica |
+//! | `moved` | files that were moved or removed while they are open (P9) |
 //! | `put_back` | an older state, or another database, is refused (P12) |
 //! | `encode` | a batch becomes the next TXID in the spool |
 //! | `merge` | the bound of the spool while the store is away (P18) |
@@ -41,6 +42,7 @@ mod handover;
 mod history;
 mod image;
 mod merge;
+mod moved;
 mod notify;
 mod phase;
 mod pool;

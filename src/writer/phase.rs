@@ -50,8 +50,12 @@ impl Primary {
             Phase::Heal => self.heal(),
             Phase::Scan => self.scan(),
         });
-        self.image_active.store(false, Ordering::Release);
-        self.capture.lock().image = None;
+        let mut capture = self.capture.lock();
+        if !capture.keeps_as_opened() {
+            self.image_active.store(false, Ordering::Release);
+            capture.image = None;
+        }
+        drop(capture);
         self.image_ends();
         done
     }
@@ -66,6 +70,9 @@ impl Primary {
     fn begin_anew(&self) -> Result<Option<ImageStart>> {
         self.watch_writes();
         let mut capture = self.capture.lock();
+        if capture.keeps_as_opened() {
+            return Err(Error::new(Kind::Busy, "the file as it was opened is read first"));
+        }
         if !self.image_begins() {
             return Err(Error::new(Kind::Overtaken, "a checkpoint has passed what is published; it is read again"));
         }
@@ -113,9 +120,7 @@ impl Primary {
     }
 
     pub(super) fn wal_has_content(&self) -> bool {
-        let mut name = self.path.clone().into_os_string();
-        name.push("-wal");
-        std::fs::metadata(name).is_ok_and(|m| m.len() > 0)
+        std::fs::metadata(self.wal_path()).is_ok_and(|m| m.len() > 0)
     }
 
     /// Gives every page of the image, ascending.
@@ -168,6 +173,7 @@ impl Primary {
         };
         let Streamed { upload, encoded, found: Found { sums, first_page }, frames } = self.stream_image(header)?;
         self.sync_source(true)?;
+        self.refuse_moved()?;
         let etag = match upload.finish_if_absent()? {
             Put::Done(etag) => Some(etag),
             Put::Refused if self.stored_header(Txid::FIRST)? == Some(header) => None,
@@ -350,6 +356,7 @@ fn begin(capture: &mut Capture) -> ImageStart {
     let commit = capture.batch.commit;
     let start =
         ImageStart { commit, captured: capture.captured, wal: capture.span(0), sequence: capture.batch.sequence };
+    capture.is_kept = false;
     capture.image = Some(Image::new(capture.page_size, commit, capture.frames.clone(), capture.page_store()));
     start
 }

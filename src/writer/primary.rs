@@ -341,6 +341,10 @@ impl Primary {
         self.pools.clock.monotonic()
     }
 
+    pub(super) fn is_unused(&self) -> bool {
+        self.unused.load(Ordering::Acquire)
+    }
+
     pub(super) fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::Acquire)
     }

@@ -98,8 +98,11 @@ impl Primary {
         }
     }
 
-    /// Into the status, and into the host's log.
+    /// Into the status, and into the host's log. What ended shipping stays in the status.
     pub(super) fn fail_visibly(&self, error: &Error) {
+        if self.is_final() {
+            return log::warn!("{}: {error}", self.path.display());
+        }
         self.tell(error, log::Level::Warn);
     }
 
@@ -256,8 +259,11 @@ impl Primary {
         });
         self.release_files();
         self.await_companions(deadline, cancelled);
-        spooled.unwrap_or(Ok(()))?;
-        outcome
+        match spooled.unwrap_or(Ok(())) {
+            // What ended shipping tells more than what follows from it.
+            Err(error) if outcome.is_ok() || !self.is_final() => Err(self.refuse_moved().err().unwrap_or(error)),
+            _ => outcome,
+        }
     }
 
     /// Closes the handles of the database's files, unless something still has to be read through them.

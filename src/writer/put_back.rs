@@ -13,7 +13,7 @@ use super::capture::Capture;
 use super::encode::Work;
 use super::files::{DatabaseFile, page_size_of};
 use super::image::Image;
-use super::primary::{Phase, Primary};
+use super::primary::Primary;
 use super::spool::FileNumber;
 use super::sums::Sums;
 use crate::error::{Kind, Result};
@@ -94,10 +94,13 @@ impl Primary {
         }
     }
 
-    /// What is judged is the file as it is now, before anything is committed to it here: that would hide whose it was. So
-    /// an image of it begins, which is read on a thread of ours. What a WAL beside it holds is not known yet; then it is
-    /// judged with what is committed until the gap is healed.
+    /// What is judged is the file as it is now that SQLite opens the WAL, before anything is committed to it here: that
+    /// would hide whose it was. So an image of it begins, which is read on a thread of ours; unless one does already. What
+    /// the WAL holds is not known yet: then it is judged with what is committed until the gap is healed.
     pub(super) fn keep_as_opened(&self, capture: &mut Capture) {
+        if capture.image.is_some() || self.wal_has_content() {
+            return;
+        }
         let page_size = self.page_size();
         let pages = |file: &dyn DatabaseFile| {
             let is_same = page_size_of(file)? == Some(page_size);
@@ -105,23 +108,25 @@ impl Primary {
         };
         // What cannot be read now, healing fails to read as well, and says so.
         let pages = capture.database().and_then(pages).unwrap_or(0);
-        *self.as_opened.lock() = None;
-        if pages > 0 && !self.wal_has_content() {
+        if pages > 0 {
             let commit = u32::try_from(pages).unwrap_or(u32::MAX);
             capture.image = Some(Image::new(page_size, commit, HashMap::new(), capture.page_store()));
+            capture.is_kept = true;
             self.image_active.store(true, Ordering::Release);
         }
     }
 
     /// Reads that image, if there is one.
     pub(super) fn read_as_opened(&self) -> Result<()> {
-        let commit = self.capture.lock().image.as_ref().map(|image| image.commit);
-        if let Some(commit) = commit.filter(|_| matches!(self.phase(), Phase::Decide | Phase::Heal)) {
-            let found = self.content_of_image(commit)?;
-            *self.as_opened.lock() = Some(found);
-            self.image_active.store(false, Ordering::Release);
-            self.capture.lock().image = None;
-        }
+        let commit = {
+            let capture = self.capture.lock();
+            capture.image.as_ref().filter(|_| capture.keeps_as_opened()).map(|image| image.commit)
+        };
+        let Some(commit) = commit else { return Ok(()) };
+        let found = self.content_of_image(commit);
+        self.image_active.store(false, Ordering::Release);
+        self.capture.lock().image = None;
+        *self.as_opened.lock() = Some(found?);
         Ok(())
     }
 

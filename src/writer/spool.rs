@@ -131,7 +131,7 @@ const NODES_KEPT: usize = 16;
 pub(super) struct Spool {
     directory: PathBuf,
     /// Holds the cross-process claim: a POSIX record lock, which a forked child does not inherit (P5).
-    _claim: Arc<File>,
+    claim: Arc<File>,
 }
 
 /// The claims of this process. Closing any descriptor of the file drops the lock, so a
@@ -146,7 +146,7 @@ fn claim(directory: &Path, database: &Path) -> Result<Arc<File>> {
     if let Some(claim) = held.and_then(|(_, claim)| claim.upgrade()) {
         return Ok(claim);
     }
-    let path = directory.join("claim");
+    let path = directory.join(CLAIM);
     let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
     let file = Arc::new(file.with_context(|| path.display().to_string())?);
     fcntl_lock(&*file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
@@ -174,7 +174,7 @@ impl Spool {
         // What is synced below them would be lost with them.
         levels.ancestors().skip(1).take(3).try_for_each(sync_directory)?;
         let claim = claim(&directory, database)?;
-        let spool = Self { directory, _claim: claim };
+        let spool = Self { directory, claim };
         spool.remove_leftovers()?;
         Ok(spool)
     }
@@ -192,6 +192,17 @@ impl Spool {
 
     pub(super) fn path(&self) -> &Path {
         &self.directory
+    }
+
+    /// Whether it is gone, or not the one that was claimed: then nothing keeps another process from claiming it.
+    pub(super) fn is_removed(&self) -> bool {
+        let Ok(claimed) = self.claim.metadata() else { return false };
+        let is_gone = |error: std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
+        match fs::metadata(self.directory.join(CLAIM)) {
+            Ok(now) if (now.dev(), now.ino()) != (claimed.dev(), claimed.ino()) => true,
+            Ok(_) => fs::metadata(self.level0()).is_err_and(is_gone),
+            Err(error) => is_gone(error),
+        }
     }
 
     fn level0(&self) -> PathBuf {
@@ -309,6 +320,7 @@ impl Spool {
     }
 }
 
+const CLAIM: &str = "claim";
 const RECORD: &str = "record";
 const RECORD_AT_START: &str = "record-at-start";
 

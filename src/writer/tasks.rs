@@ -127,7 +127,7 @@ impl Primary {
             return;
         }
         let outcome = self.ship_all();
-        if self.unused.load(Ordering::Acquire) {
+        if self.is_unused() {
             self.release_files();
         }
         match outcome {
@@ -161,6 +161,7 @@ impl Primary {
             if self.is_stopped() {
                 return Ok(None);
             }
+            self.refuse_moved()?;
             self.prove_later()?;
             if let Some(staged) = self.with_work(|work| self.next_to_ship(work))? {
                 *self.next_object_at.lock() = self.now() + self.options.sync_interval;

@@ -83,6 +83,7 @@ impl Primary {
 
     /// The taps are active. `before` was published when it was found out where to go on, `now` is.
     pub fn activated(self: &Arc<Self>, before: Option<&IndexHeader>, now: Option<&IndexHeader>) {
+        self.note_files();
         // An unseen restart is a gap; an unseen checkpoint may have written over pages that an image reads.
         let restarted = before.zip(now).is_some_and(|(before, now)| before.salts != now.salts);
         let scanning = self.phase() == Phase::Scan && before != now;
@@ -200,13 +201,16 @@ impl Primary {
 
     /// The WAL of the database was opened by SQLite (P9).
     pub fn wal_opened(&self) {
+        self.note_wal(true);
         // The WAL was closed, and nobody reopened the database: its connection left WAL mode, and is back.
         if self.closed.lock().take().is_some_and(|closed| !self.is_unchanged(&closed)) {
             self.missed.store(true, Ordering::Release);
         }
-        if let Some(mut capture) = self.capture.try_lock_for(self.options.barrier_timeout)
-            && let Err(error) = capture.wal_opened()
-        {
+        let Some(mut capture) = self.capture.try_lock_for(self.options.barrier_timeout) else { return };
+        if std::mem::take(&mut capture.to_keep) {
+            self.keep_as_opened(&mut capture);
+        }
+        if let Err(error) = capture.wal_opened() {
             drop(capture);
             self.fail_visibly(&error);
         }
@@ -233,6 +237,7 @@ impl Primary {
     /// that was not seen.
     pub fn last_close(&self) {
         self.give_index_up();
+        self.note_wal(false);
         let capture = self.capture.try_lock_for(self.options.barrier_timeout);
         self.published.lock().header = None;
         match capture {
@@ -301,6 +306,7 @@ impl Primary {
 
     /// The database is opened again after its last close: nobody may have touched it in between (P11).
     pub fn reopened(self: &Arc<Self>) {
+        self.note_database();
         self.unused.store(false, Ordering::Release);
         self.tell_others(true);
         let closed = self.closed.lock().take();
@@ -316,7 +322,8 @@ impl Primary {
         if capture.captured == Captured::Fresh || !self.wal_has_content() {
             self.clear_missed();
             capture.gap("the database file changed while it was closed here");
-            self.keep_as_opened(&mut capture);
+            capture.to_keep = true;
+            *self.as_opened.lock() = None;
             drop(capture);
             // What was written meanwhile is news that no publication told.
             self.published.lock().sequence += 1;

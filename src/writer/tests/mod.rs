@@ -2,6 +2,7 @@
 
 mod capture;
 mod companion;
+mod moved;
 mod put_back;
 mod random;
 mod shipping;
@@ -56,9 +57,6 @@ impl DatabaseFile for PlainFile {
             return Err(Error::new(Kind::Io, "sync: the disk is broken"));
         }
         self.0.sync_data().context("sync")
-    }
-    fn has_moved(&self) -> bool {
-        false
     }
 }
 

@@ -248,8 +248,9 @@ fn closed_for_a_while(source: Source, primary: &Arc<Primary>, happens: impl FnOn
     happens(&path);
     primary.reopened();
     let db = Connection::open(&path).unwrap();
-    db.execute_batch("PRAGMA wal_autocheckpoint=0; CREATE TABLE IF NOT EXISTS t(id INTEGER PRIMARY KEY, v)").unwrap();
+    db.execute_batch("PRAGMA wal_autocheckpoint=0; SELECT count(*) FROM sqlite_schema").unwrap();
     primary.wal_opened();
+    db.execute_batch("CREATE TABLE IF NOT EXISTS t(id INTEGER PRIMARY KEY, v)").unwrap();
     Source { directory, path, db, broken: Arc::default(), host: Arc::default() }
 }
 
