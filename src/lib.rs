@@ -88,7 +88,7 @@ mod writer;
 /// What an entry point does on the connection that loads the extension: registers the shim as the default VFS and that
 /// of replicas beside it, and defines the SQL surface. Called again by each further load.
 fn load(connection: sqlite::Connection) -> error::Result<()> {
-    sqlite::refuse_another_read_vfs()?;
+    sqlite::refuse_others()?;
     sqlite::log_to_host();
     thread::prepare_with(sqlite::block_all_signals);
     vfs::replica::log_as_asked()?;

@@ -30,7 +30,7 @@ pub use connection::Connection;
 pub use lifetime::{define_constant, has_connections, listen};
 pub use log::{log_to_file, log_to_host};
 pub use read_file::ReplicaFile;
-pub use read_vfs::{ReplicaVfs, install as install_read_vfs, refuse_another as refuse_another_read_vfs};
+pub use read_vfs::{ReplicaVfs, install as install_read_vfs, refuse_others};
 pub use scalar::{Function, Value, define_function};
 pub use shared_index::{SharedIndex, WalIndexStart};
 pub use shim::{BaseVfs, Shim, install as install_shim};

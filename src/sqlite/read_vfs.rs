@@ -49,11 +49,12 @@ unsafe impl Sync for Registered {}
 
 static REGISTERED: OnceLock<Box<Registered>> = OnceLock::new();
 
-/// To be asked before anything is registered: what a load that fails leaves behind is in a library that is unloaded.
+/// As [`shim::refuse_another`].
 ///
 /// # Errors
-/// The process has another VFS of that name: Litestream's own extension.
-pub fn refuse_another() -> Result<()> {
+/// Another copy of the library is loaded, or another VFS of that name: Litestream's own extension.
+pub fn refuse_others() -> Result<()> {
+    shim::refuse_another()?;
     // SAFETY: the name is terminated.
     if REGISTERED.get().is_none() && unsafe { !call!(vfs_find(VFS_NAME_C.as_ptr())).is_null() } {
         return Err(Error::invalid(

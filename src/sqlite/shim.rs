@@ -94,6 +94,21 @@ impl BaseVfs {
     }
 }
 
+/// To be asked before anything is registered: what a load that fails leaves behind is in a library that is unloaded.
+///
+/// # Errors
+/// Another copy of the library is loaded.
+pub(super) fn refuse_another() -> Result<()> {
+    // SAFETY: the name is terminated.
+    if REGISTERED.get().is_none() && unsafe { !call!(vfs_find(VFS_NAME_C.as_ptr())).is_null() } {
+        return Err(Error::invalid(
+            "another copy of liblitestream is loaded in this process, from another file: two of them would ship the same \
+             database twice; load the one that is there",
+        ));
+    }
+    Ok(())
+}
+
 /// Registers the shim as the default VFS. Called at each load: the second time it only makes it the default again,
 /// which `sqlite3_shutdown` and `sqlite3_initialize` undo (P33).
 pub fn install(shim: Arc<dyn Shim>) -> Result<BaseVfs> {
@@ -102,13 +117,6 @@ pub fn install(shim: Arc<dyn Shim>) -> Result<BaseVfs> {
         let base = unsafe { call!(vfs_find(std::ptr::null())) };
         if base.is_null() {
             return Err(Error::invalid("this SQLite has no default VFS"));
-        }
-        // SAFETY: the name is terminated.
-        if unsafe { !call!(vfs_find(VFS_NAME_C.as_ptr())).is_null() } {
-            return Err(Error::invalid(
-                "another copy of liblitestream is loaded in this process, from another file: two of them would ship the \
-                 same database twice; load the one that is there",
-            ));
         }
         // SAFETY: the base VFS is static; the copy is changed before anybody sees it.
         let mut vfs = unsafe { copy_vfs(base) };
