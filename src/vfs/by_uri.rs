@@ -21,6 +21,9 @@ use std::time::Duration;
 /// The parameter that names the replica.
 const PARAMETER: &str = "replica";
 
+/// How long the opening of a WAL waits for another opening that looks at the same database.
+const CONTROL_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// The replica that a database is to have.
 #[derive(Clone)]
 pub(super) struct Wanted {
@@ -64,12 +67,29 @@ fn begin(path: &str, url: &str, parameters: &[(String, String)]) -> Result<()> {
     let options = Options::from_parameters(parameters)?;
     let stores = Stores::open(url)?;
     let database = database(path);
+    if !needs_proof(&database, path, &stores)? {
+        return Ok(());
+    }
+    // Without the lock: whoever opens the WAL meanwhile does not wait for the store.
+    writer::prove(Path::new(path), &stores.prove, &|| false)?;
+    let _control = database.control.lock();
+    if database.primary().is_none() {
+        *database.wanted.lock() = Some(Wanted { store: stores.ship, options, failure: None });
+    }
+    Ok(())
+}
+
+/// Whether the database has no primary yet.
+///
+/// # Errors
+/// It is replicated to another URL, or that has ended, and somebody has it open.
+fn needs_proof(database: &Database, path: &str, stores: &Stores) -> Result<bool> {
     let _control = database.control.lock();
     if let Some(primary) = database.primary() {
         let is_same = primary.url() == stores.ship.url();
         let is_open = database.connections.load(Ordering::Acquire) > 0;
         if is_same && (is_open || primary.failure().is_none()) {
-            return Ok(());
+            return Ok(false);
         }
         if is_open {
             let text = format!("{path} is replicated to {} already: SELECT litestream_stop() first", primary.url());
@@ -79,16 +99,14 @@ fn begin(path: &str, url: &str, parameters: &[(String, String)]) -> Result<()> {
         primary.abandon();
         database.set_primary(None);
     }
-    writer::prove(Path::new(path), &stores.prove, &|| false)?;
-    *database.wanted.lock() = Some(Wanted { store: stores.ship, options, failure: None });
-    Ok(())
+    Ok(true)
 }
 
 /// SQLite has opened the WAL: begins the replication that is wanted, if there is any. Under SQLite's locks, so nothing
 /// is waited for (P5); what fails shows in the status, and is tried again when the WAL is next opened.
 pub(super) fn wal_opened(database: &Database) {
-    // Held: somebody is starting or stopping it at this moment.
-    let Some(_control) = database.control.try_lock() else { return };
+    // Held for longer: somebody is starting or stopping it.
+    let Some(_control) = database.control.try_lock_for(CONTROL_TIMEOUT) else { return };
     if database.primary().is_some() {
         return;
     }

@@ -42,10 +42,8 @@ pub(super) struct Capture {
     /// The batch that is being encoded.
     pub(super) frozen: Option<Batch>,
     pub(super) image: Option<Image>,
-    /// An image is to begin when SQLite opens the WAL (P12).
-    pub(super) to_keep: bool,
-    /// The image is that one: nobody else may begin one, or end it.
-    pub(super) is_kept: bool,
+    /// The database file is to be read when SQLite opens the WAL (P12).
+    pub(super) to_read: bool,
     /// Why there is a gap, for the status.
     pub(super) gap_reason: Option<String>,
 }
@@ -67,8 +65,7 @@ impl Capture {
             frames: HashMap::new(),
             frozen: None,
             image: None,
-            to_keep: false,
-            is_kept: false,
+            to_read: false,
             gap_reason: None,
         }
     }
@@ -104,11 +101,6 @@ impl Capture {
     pub(super) fn close_files(&mut self) {
         self.wal = None;
         self.database = None;
-    }
-
-    /// Whether the image is that of the file as it was opened (P12).
-    pub(super) fn keeps_as_opened(&self) -> bool {
-        self.is_kept && self.image.is_some()
     }
 
     pub(super) fn wal(&self) -> Option<&dyn DatabaseFile> {

@@ -43,19 +43,15 @@ impl Primary {
     /// # Errors
     /// [`Kind::Overtaken`]: the state was overtaken, and is to be read anew; those of the store and of the local files.
     pub(super) fn run_phase(self: &Arc<Self>) -> Result<bool> {
-        let done = self.read_as_opened().and_then(|()| match self.phase() {
+        let done = match self.phase() {
             Phase::Running => Ok(true),
             Phase::Decide => self.decide(),
             Phase::FirstImage => self.first_image(),
             Phase::Heal => self.heal(),
             Phase::Scan => self.scan(),
-        });
-        let mut capture = self.capture.lock();
-        if !capture.keeps_as_opened() {
-            self.image_active.store(false, Ordering::Release);
-            capture.image = None;
-        }
-        drop(capture);
+        };
+        self.image_active.store(false, Ordering::Release);
+        self.capture.lock().image = None;
         self.image_ends();
         done
     }
@@ -70,9 +66,6 @@ impl Primary {
     fn begin_anew(&self) -> Result<Option<ImageStart>> {
         self.watch_writes();
         let mut capture = self.capture.lock();
-        if capture.keeps_as_opened() {
-            return Err(Error::new(Kind::Busy, "the file as it was opened is read first"));
-        }
         if !self.image_begins() {
             return Err(Error::new(Kind::Overtaken, "a checkpoint has passed what is published; it is read again"));
         }
@@ -261,11 +254,6 @@ impl Primary {
                 work.remember()
             })?;
         }
-        let as_opened = self.as_opened.lock().take();
-        if let Some(found) = as_opened {
-            self.with_work(|work| self.judge(work, &found))?;
-            self.unproven.store(false, Ordering::Release);
-        }
         let Some(start) = self.begin_anew()? else { return Ok(false) };
         let mut changed = self.capture.lock().page_store();
         let base = self.with_work(|work| work.sums.clone().ok_or_else(|| Error::bug("no page checksums")))?;
@@ -280,7 +268,9 @@ impl Primary {
         })?;
         found.sums.resize(start.commit);
         if self.unproven.load(Ordering::Acquire) {
-            self.with_work(|work| self.judge(work, &found))?;
+            // If it holds what was committed here, the WAL was opened before that, and the file was read then.
+            let as_opened = self.as_opened.lock().take();
+            self.with_work(|work| self.judge(work, as_opened.as_ref().unwrap_or(&found)))?;
         }
         self.sync_source(true)?;
         self.with_work(|work| {
@@ -356,7 +346,6 @@ fn begin(capture: &mut Capture) -> ImageStart {
     let commit = capture.batch.commit;
     let start =
         ImageStart { commit, captured: capture.captured, wal: capture.span(0), sequence: capture.batch.sequence };
-    capture.is_kept = false;
     capture.image = Some(Image::new(capture.page_size, commit, capture.frames.clone(), capture.page_store()));
     start
 }

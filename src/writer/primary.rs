@@ -298,6 +298,9 @@ impl Primary {
             start.work.head.filter(|_| start.work.staged.is_empty()).map(|t| (t, start.work.last_timestamp));
         progress.state = if away { State::Retrying } else { State::Starting };
         drop(progress);
+        if start.phase == Phase::Running {
+            *self.as_opened.lock() = None;
+        }
         self.store_unseen.store(away, Ordering::Release);
         if !start.work.staged.is_empty() {
             self.published.lock().oldest.get_or_insert_with(|| self.now());
@@ -313,8 +316,13 @@ impl Primary {
             return Ok(());
         }
         let listing = self.replica.prove_unless(&|| self.is_stopped())?;
-        let known = self.progress.lock().txid.filter(|_| listing.is_empty());
-        let sound = known.map_or_else(|| self.replica.refuse_unsound(&listing), |txid| Err(self.replica_is_gone(txid)));
+        let (head, first) = self.with_work(|work| Ok((work.head, work.staged.front().map(|first| first.txid))))?;
+        let sound = match (listing.head(), first.or(head.map(Txid::next))) {
+            (None, Some(next)) => Err(self.replica_is_gone(head.unwrap_or(next))),
+            // What lies between is neither there nor here.
+            (Some(remote), Some(next)) if remote.next() < next => Err(self.missing_here(Some(remote.next()), next)),
+            _ => self.replica.refuse_unsound(&listing),
+        };
         sound.map_err(|error| match error.kind() {
             Kind::Diverged => Error::new(Kind::Unavailable, error.to_string()),
             _ => error,

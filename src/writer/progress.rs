@@ -289,11 +289,11 @@ impl Primary {
         self.abandon();
         match outcome {
             Err(_) if had_ended => Ok(self.durable_txid().map(|(txid, _)| txid)),
-            Err(error) => Err(error.advise(
+            Err(error) if error.kind() == Kind::Timeout => Err(error.advise(
                 "replication is stopped; what is missing is kept beside the database and shipped after the next \
                  litestream_replicate",
             )),
-            done => done,
+            outcome => outcome,
         }
     }
 

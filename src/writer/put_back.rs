@@ -12,16 +12,18 @@
 use super::capture::Capture;
 use super::encode::Work;
 use super::files::{DatabaseFile, page_size_of};
-use super::image::Image;
-use super::primary::Primary;
+use super::primary::{Phase, Primary};
 use super::spool::FileNumber;
 use super::sums::Sums;
 use crate::error::{Kind, Result};
 use crate::ltx::{PageSize, Pgno, Txid, page_checksum};
 use crate::replica::ROLLING_AFTER;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
 use std::sync::atomic::Ordering;
+
+/// The largest file that is read under SQLite's locks, and only where it was changed while it was closed here: some ten
+/// milliseconds.
+const AS_OPENED_BYTES_MAX: u64 = 64 << 20;
 
 const PUT_BACK: &str = "the database has the content of the older one: it was put back";
 
@@ -90,44 +92,34 @@ impl Primary {
     pub(super) fn begun_by_uri(&self) {
         let former = self.spool.record().filter(|record| record.url == self.url() && record.txid.is_some());
         if former.is_some_and(|former| former.closed.is_none_or(|closed| !self.is_unchanged(&closed))) {
-            self.keep_as_opened(&mut self.capture.lock());
+            self.read_as_opened(&mut self.capture.lock());
         }
     }
 
     /// What is judged is the file as it is now that SQLite opens the WAL, before anything is committed to it here: that
-    /// would hide whose it was. So an image of it begins, which is read on a thread of ours; unless one does already. What
-    /// the WAL holds is not known yet: then it is judged with what is committed until the gap is healed.
-    pub(super) fn keep_as_opened(&self, capture: &mut Capture) {
-        if capture.image.is_some() || self.wal_has_content() {
-            return;
-        }
-        let page_size = self.page_size();
-        let pages = |file: &dyn DatabaseFile| {
-            let is_same = page_size_of(file)? == Some(page_size);
-            Ok(if is_same { file.size()? / u64::from(page_size.get()) } else { 0 })
-        };
+    /// would hide whose it was. It is read under SQLite's locks, so only a small one is; of a larger one, and where the WAL
+    /// holds something already, that is judged which is there when the gap is healed.
+    pub(super) fn read_as_opened(&self, capture: &mut Capture) {
+        let is_judged = matches!(self.phase(), Phase::Decide | Phase::Heal) && !self.wal_has_content();
         // What cannot be read now, healing fails to read as well, and says so.
-        let pages = capture.database().and_then(pages).unwrap_or(0);
-        if pages > 0 {
-            let commit = u32::try_from(pages).unwrap_or(u32::MAX);
-            capture.image = Some(Image::new(page_size, commit, HashMap::new(), capture.page_store()));
-            capture.is_kept = true;
-            self.image_active.store(true, Ordering::Release);
-        }
+        let read = |file: &dyn DatabaseFile| self.content_of_file(file);
+        let found = if is_judged { capture.database().and_then(read).ok().flatten() } else { None };
+        *self.as_opened.lock() = found;
     }
 
-    /// Reads that image, if there is one.
-    pub(super) fn read_as_opened(&self) -> Result<()> {
-        let commit = {
-            let capture = self.capture.lock();
-            capture.image.as_ref().filter(|_| capture.keeps_as_opened()).map(|image| image.commit)
-        };
-        let Some(commit) = commit else { return Ok(()) };
-        let found = self.content_of_image(commit);
-        self.image_active.store(false, Ordering::Release);
-        self.capture.lock().image = None;
-        *self.as_opened.lock() = Some(found?);
-        Ok(())
+    fn content_of_file(&self, file: &dyn DatabaseFile) -> Result<Option<Found>> {
+        let (page_size, size) = (self.page_size(), file.size()?);
+        if size > AS_OPENED_BYTES_MAX || page_size_of(file)? != Some(page_size) {
+            return Ok(None);
+        }
+        let mut found = Found::new(page_size);
+        let mut page = vec![0; page_size.bytes()];
+        let pages = u32::try_from(size / u64::from(page_size.get())).unwrap_or(0);
+        for pgno in (1..=pages).filter_map(Pgno::new) {
+            file.read_at(&mut page, page_size.offset_of(pgno))?;
+            found.add(pgno, &page, page_checksum(pgno, &page));
+        }
+        Ok(Some(found))
     }
 
     /// The file as it was when it was opened, or else the database as it is now.

@@ -325,7 +325,7 @@ impl Primary {
         )
     }
 
-    fn missing_here(&self, expected: Option<Txid>, found: Txid) -> Error {
+    pub(super) fn missing_here(&self, expected: Option<Txid>, found: Txid) -> Error {
         let expected = expected.map_or_else(String::new, |t| t.to_string());
         Error::new(
             Kind::Diverged,

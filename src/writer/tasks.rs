@@ -236,6 +236,10 @@ impl Primary {
 
     pub(super) fn set_phase(&self, phase: Phase) {
         self.progress.lock().phase = phase;
+        if phase == Phase::Running {
+            // It has been judged, or there was nothing to judge it by.
+            *self.as_opened.lock() = None;
+        }
     }
 
     /// The published header, and the publication that it is.

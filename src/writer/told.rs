@@ -207,8 +207,8 @@ impl Primary {
             self.missed.store(true, Ordering::Release);
         }
         let Some(mut capture) = self.capture.try_lock_for(self.options.barrier_timeout) else { return };
-        if std::mem::take(&mut capture.to_keep) {
-            self.keep_as_opened(&mut capture);
+        if std::mem::take(&mut capture.to_read) {
+            self.read_as_opened(&mut capture);
         }
         if let Err(error) = capture.wal_opened() {
             drop(capture);
@@ -309,10 +309,13 @@ impl Primary {
         self.note_database();
         self.unused.store(false, Ordering::Release);
         self.tell_others(true);
-        let closed = self.closed.lock().take();
+        // It holds until the WAL is opened: who only opens the database, and closes it, changes nothing.
+        let mut closed = self.closed.lock();
         if closed.as_ref().is_some_and(|closed| self.is_unchanged(closed)) {
             return;
         }
+        *closed = None;
+        drop(closed);
         // It may be another file by now (P12).
         self.unproven.store(true, Ordering::Release);
         let Some(mut capture) = self.capture.try_lock_for(self.options.barrier_timeout) else {
@@ -322,7 +325,7 @@ impl Primary {
         if capture.captured == Captured::Fresh || !self.wal_has_content() {
             self.clear_missed();
             capture.gap("the database file changed while it was closed here");
-            capture.to_keep = true;
+            capture.to_read = true;
             *self.as_opened.lock() = None;
             drop(capture);
             // What was written meanwhile is news that no publication told.

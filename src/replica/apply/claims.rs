@@ -20,7 +20,7 @@ pub(super) struct Claims {
 struct Turn {
     /// The file that claims next.
     next: usize,
-    /// Files whose turn has not come, and their size in bytes.
+    /// Files whose turn has not come, and the size in bytes of those that were kept so and are not applied yet.
     early: BTreeMap<usize, Opened>,
     early_bytes: u64,
 }
@@ -54,11 +54,16 @@ impl Claims {
             turn.next += 1;
             let next = turn.next;
             let Some(file) = turn.early.remove(&next) else { break };
-            turn.early_bytes -= file.held_bytes();
             claimed.push((next, file));
         }
         self.turned.notify_all();
         Some(claimed)
+    }
+
+    /// Files that were kept were applied.
+    pub fn applied(&self, bytes: u64) {
+        let mut turn = self.turn.lock();
+        turn.early_bytes = turn.early_bytes.saturating_sub(bytes);
     }
 
     /// Only the holder of the turn writes; its lock orders this before the next file's claims.

@@ -122,7 +122,13 @@ impl Work {
             return Err(Fault::File(number, Error::corrupt("its header has changed since it was read")));
         }
         let Some(claimed) = self.claims.claim(place, opened) else { return Ok(()) };
-        claimed.into_iter().try_for_each(|(place, opened)| self.apply(place, opened, buffer))
+        for (number, (place, opened)) in claimed.into_iter().enumerate() {
+            let bytes = opened.held_bytes();
+            self.apply(place, opened, buffer)?;
+            // The first one was not kept: it has come in its turn.
+            self.claims.applied(if number == 0 { 0 } else { bytes });
+        }
+        Ok(())
     }
 
     /// A file that has claimed its pages.

@@ -4,6 +4,7 @@ use super::*;
 use crate::error::Kind;
 use crate::ltx::Txid;
 use crate::store::MemoryStore;
+use crate::store::fault::{Call, Fault, FaultStore};
 use crate::writer::State;
 use std::fs;
 
@@ -294,6 +295,45 @@ fn p12_another_database_is_refused_at_the_reopening() {
         let source = closed_for_a_while(source, &primary, exchange);
         ends_in_an_error(&source, &primary, &store, &["another database", "TXID 0000000000000001"]);
     }
+}
+
+/// What was there before the first image is a state of TXID 1; a gap much later does not find it put back.
+#[test]
+fn p12_what_was_there_before_the_first_image_is_not_judged_later() {
+    let (source, faults) = (Source::new(), Arc::new(FaultStore::new(memory())));
+    let store = Arc::clone(&faults) as Arc<dyn Store>;
+    source.insert(100);
+    let away = || Fault::Before(crate::error::Error::new(Kind::Unavailable, "the store is away"));
+    faults.choose(Box::new(move |call| (call != Call::List).then(away)));
+    let primary =
+        source.start_with(&store, Options { close_timeout: Duration::from_millis(10), ..Options::default() }).unwrap();
+    let source = closed_for_a_while(source, &primary, |path| elsewhere(path, "INSERT INTO t(v) VALUES ('unseen')"));
+    faults.choose(Box::new(|_| None));
+    sync(&primary);
+    for _ in 0..2 {
+        source.commit(&primary, 5);
+        sync(&primary);
+    }
+    primary.missed.store(true, Ordering::Relaxed);
+    source.commit(&primary, 5);
+    sync(&primary);
+    assert_same(&source.restored(&store, Target::Latest), &source.image());
+}
+
+/// An opening that reads nothing opens no WAL, and says nothing of the file.
+#[test]
+fn p12_a_connection_that_reads_nothing_makes_no_gap() {
+    let (source, store) = (Source::new(), memory());
+    source.insert(100);
+    let primary = source.start(&store).unwrap();
+    sync(&primary);
+    let source = closed_for_a_while(source, &primary, |_| {
+        primary.reopened();
+        primary.all_closed();
+    });
+    source.commit(&primary, 1);
+    sync(&primary);
+    assert!(primary.status().last_error.is_none(), "{:?}", primary.status().last_error);
 }
 
 /// Others may write while it is closed here, and nothing may happen.

@@ -82,3 +82,30 @@ fn stopping_what_has_ended_succeeds_and_ends_all_waits() {
         assert!(error.to_string().contains("was stopped"), "{error}");
     }
 }
+
+/// The store has come back with less than it held, and what lies between is not here any more.
+#[test]
+fn a_start_without_the_store_does_not_make_a_hole() {
+    let (source, (store, away)) = (Source::new(), leaving());
+    let primary = source.start(&store).unwrap();
+    for _ in 0..4 {
+        source.commit(&primary, 10);
+        sync(&primary);
+    }
+    primary.stop(&|| false).unwrap();
+    let key = |txid| primary.replica.layout().key(Level::L0, TxidRange::single(Txid::new(txid).unwrap()));
+    let lost: Vec<_> = (2..=5).map(key).filter(|key| store.head(key).unwrap().is_some()).collect();
+    let spool = source.directory.path().join(".app.db-litestream/ltx/0");
+    for name in std::fs::read_dir(&spool).unwrap().map(|entry| entry.unwrap().path()) {
+        std::fs::remove_file(name).unwrap();
+    }
+    drop(primary);
+    away.store(true, Ordering::Relaxed);
+    let primary = source.start(&store).unwrap();
+    away.store(false, Ordering::Relaxed);
+    lost.iter().for_each(|key| store.delete(key).unwrap());
+    source.commit(&primary, 10);
+    let error = primary.sync(Duration::from_millis(300), &|| false).unwrap_err();
+    assert!(error.to_string().contains("is neither in the replica"), "{error}");
+    assert_eq!(store.list("ltx/").unwrap().len(), 1, "a file was added behind a hole");
+}
