@@ -21,8 +21,10 @@ const LONGEST_WINDOW: u64 = 12 << 20;
 /// numbers whose end nobody knows.
 const GROWTH: u64 = 12;
 const GROWTH_BY_NUMBER: u64 = 1;
-/// The window of who has read two siblings in a row: one more request, which takes hardly longer for being long.
-const SECOND_WINDOW: u64 = RUN_BYTES;
+/// The window of who has read two siblings in a row, and of who has read three: one more request, which takes hardly
+/// longer for being long.
+const SECOND_WINDOW: u64 = 256 << 10;
+const THIRD_WINDOW: u64 = RUN_BYTES;
 /// The longest one along page numbers.
 const LONGEST_BY_NUMBER: u64 = 4 << 20;
 /// After so many pages in a row that were at hand, nothing is to be learnt from those that follow.
@@ -40,8 +42,9 @@ struct Track {
     at: u32,
     /// 1 or -1; 0 while only one page was read.
     step: i64,
-    /// Bytes read in a row.
+    /// Bytes read in a row, and pages.
     read: u64,
+    pages: u32,
     /// Up to where pages were asked for.
     asked: Spot,
     /// The last page of an overflow chain.
@@ -55,7 +58,8 @@ impl Track {
     fn window(&self, longest: u64) -> u64 {
         match (self.parent, self.end) {
             (0, None) => (self.read * GROWTH_BY_NUMBER).min(longest.min(LONGEST_BY_NUMBER)),
-            _ => (self.read * GROWTH).max(SECOND_WINDOW).min(longest),
+            _ if self.pages < 3 => SECOND_WINDOW.min(longest),
+            _ => (self.read * GROWTH).max(THIRD_WINDOW).min(longest),
         }
     }
 }
@@ -157,7 +161,7 @@ impl Tracks {
             Place::At(frame) => u64::from(frame.len),
             _ => 0,
         };
-        let here = Track { parent, at, step: 0, read: bytes, asked: (parent, at), end: None, ahead: 0 };
+        let here = Track { parent, at, step: 0, read: bytes, pages: 1, asked: (parent, at), end: None, ahead: 0 };
         // An overflow page names the next one first.
         let is_consecutive = page.first_chunk().is_some_and(|next| u32::from_be_bytes(*next) == pgno.get() + 1);
         let begun = trees.end_of_chain(pgno.get()).filter(|_| parent == 0 && is_consecutive);
@@ -166,13 +170,15 @@ impl Tracks {
         let mut track = match former {
             // A chain is read forward, and often another one after it.
             former if begun.is_some() => {
-                Track { step: 1, read: former.map_or(0, |(track, _)| track.read) + bytes, end: begun, ..here }
+                let (read, pages) = former.map_or((0, 0), |(track, _)| (track.read, track.pages));
+                Track { step: 1, read: read + bytes, pages: pages.saturating_add(1), end: begun, ..here }
             }
             Some((track, step)) if track.step == 0 || track.step == step => Track {
                 parent,
                 at,
                 step,
                 read: track.read + bytes,
+                pages: track.pages.saturating_add(1),
                 ahead: track.ahead.saturating_sub(bytes),
                 asked: if track.step == 0 { (parent, at) } else { track.asked },
                 end: track.end,

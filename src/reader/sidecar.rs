@@ -32,10 +32,9 @@ pub(super) struct Record {
     pub left: Option<Left>,
 }
 
-/// What tells that a file is the one that was left, with the same content.
+/// What tells that a file is the one that was left, with the same content. Device numbers change at a reboot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Left {
-    device: u64,
     inode: u64,
     size: u64,
     modified: (i64, i64),
@@ -46,7 +45,6 @@ impl Left {
     fn of(file: &File) -> io::Result<Self> {
         let stat = file.metadata()?;
         Ok(Self {
-            device: stat.dev(),
             inode: stat.ino(),
             size: stat.size(),
             modified: (stat.mtime(), stat.mtime_nsec()),

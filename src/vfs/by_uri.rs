@@ -22,7 +22,7 @@ use std::time::Duration;
 const PARAMETER: &str = "replica";
 
 /// How long the opening of a WAL waits for another opening that looks at the same database.
-const CONTROL_TIMEOUT: Duration = Duration::from_millis(500);
+const CONTROL_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// The replica that a database is to have.
 #[derive(Clone)]
@@ -105,6 +105,10 @@ fn needs_proof(database: &Database, path: &str, stores: &Stores) -> Result<bool>
 /// SQLite has opened the WAL: begins the replication that is wanted, if there is any. Under SQLite's locks, so nothing
 /// is waited for (P5); what fails shows in the status, and is tried again when the WAL is next opened.
 pub(super) fn wal_opened(database: &Database) {
+    // A start by SQL opens the WAL itself, and holds the lock.
+    if database.wanted.lock().is_none() {
+        return;
+    }
     // Held for longer: somebody is starting or stopping it.
     let Some(_control) = database.control.try_lock_for(CONTROL_TIMEOUT) else { return };
     if database.primary().is_some() {
