@@ -65,21 +65,16 @@ pub fn replicate(
     if let Some(error) = database.primary().and_then(|p| p.failure()) {
         return Err(error.context("replication has ended; SELECT litestream_stop() before it is begun again"));
     }
-    if let Some(primary) = database.primary()
-        && primary.url() != stores.ship.url()
-    {
-        return Err(Error::new(
-            Kind::Busy,
-            format!("{path} is replicated to {} already: SELECT litestream_stop() first", primary.url()),
-        ));
-    }
-    if let Some(primary) = database.primary()
-        && options.is_some_and(|options| options != primary.options())
-    {
-        return Err(Error::new(
-            Kind::Busy,
-            format!("{path} is replicated with other options already: SELECT litestream_stop() first"),
-        ));
+    if let Some(primary) = database.primary() {
+        let busy = |how: &str| {
+            Err(Error::new(Kind::Busy, format!("{path} is replicated {how} already: SELECT litestream_stop() first")))
+        };
+        if primary.url() != stores.ship.url() {
+            return busy(&format!("to {}", primary.url()));
+        }
+        if options.is_some_and(|options| options != primary.options()) {
+            return busy("with other options");
+        }
     }
     connection.refuse_moved(schema, path)?;
     let options = options.unwrap_or_default();

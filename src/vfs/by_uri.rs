@@ -79,7 +79,7 @@ fn begin(path: &str, url: &str, parameters: &[(String, String)]) -> Result<()> {
     Ok(())
 }
 
-/// Whether the database has no primary yet.
+/// Whether the database has no primary. One that nobody has open is given up.
 ///
 /// # Errors
 /// It is replicated to another URL, or that has ended, and somebody has it open.

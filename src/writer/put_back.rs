@@ -21,8 +21,8 @@ use crate::replica::ROLLING_AFTER;
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::Ordering;
 
-/// The largest file that is read under SQLite's locks, and only where it was changed while it was closed here: some ten
-/// milliseconds.
+/// The largest file that is read under SQLite's locks, and only where it was changed while it was closed here: 58 MiB in
+/// the system's cache took 26 ms.
 const AS_OPENED_BYTES_MAX: u64 = 64 << 20;
 
 const PUT_BACK: &str = "the database has the content of the older one: it was put back";

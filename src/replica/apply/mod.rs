@@ -7,7 +7,8 @@
 //! chunks, in parallel. Chunks come before further files, so that few indexes are in memory at a time.
 //!
 //! Memory: each thread holds a chunk of at most [`CHUNK_BYTES`] and a run of at most [`RUN_BYTES`]; [`EARLY_BYTES_MAX`]
-//! for files that came too early; 4 bytes per page of the database for the claims; and the index of the file that is being read, about 30 bytes per page.
+//! for files that came too early; 4 bytes per page of the database for the claims; and the index of the file that is
+//! being read, about 30 bytes per page.
 
 mod claims;
 mod decode;

@@ -122,12 +122,10 @@ impl Work {
             return Err(Fault::File(number, Error::corrupt("its header has changed since it was read")));
         }
         let Some(claimed) = self.claims.claim(place, opened) else { return Ok(()) };
-        for (number, (place, opened)) in claimed.into_iter().enumerate() {
-            let bytes = opened.held_bytes();
-            self.apply(place, opened, buffer)?;
-            // The first one was not kept: it has come in its turn.
-            self.claims.applied(if number == 0 { 0 } else { bytes });
-        }
+        // The first one was not kept: it has come in its turn.
+        let kept = claimed.iter().skip(1).map(|(_, opened)| opened.held_bytes()).sum();
+        claimed.into_iter().try_for_each(|(place, opened)| self.apply(place, opened, buffer))?;
+        self.claims.applied(kept);
         Ok(())
     }
 

@@ -31,8 +31,7 @@ pub(super) struct S3Upload {
 
 impl S3Upload {
     pub(super) fn new(connection: Arc<Connection>, key: &str, metadata: &Metadata, expected: u64) -> Self {
-        let in_one = Some(expected).filter(|expected| *expected <= ONE_PUT_BYTES_MAX);
-        let default = PART_BYTES_DEFAULT.max(in_one.unwrap_or_default());
+        let default = if expected <= ONE_PUT_BYTES_MAX { expected.max(PART_BYTES_DEFAULT) } else { PART_BYTES_DEFAULT };
         let wanted = connection.config.part_size.unwrap_or(default);
         let part_bytes = usize::try_from(part_bytes(&connection, wanted, expected)).unwrap_or(usize::MAX);
         let (key, metadata) = (key.to_owned(), metadata.clone());

@@ -84,10 +84,10 @@ fn r6_a_large_first_image_and_a_large_commit_get_a_companion_and_others_none() {
     assert_eq!(primary.status().last_error.map(|(error, _)| error.to_string()), None);
 }
 
-#[test]
-fn r6_a_small_database_gets_no_companion() {
+/// A first image of so many rows, and three commits.
+fn replicated(rows: u32) -> (Arc<FaultStore>, Arc<dyn Store>) {
     let source = Source::new();
-    source.insert(100);
+    source.insert(rows);
     let (faults, store) = faulty();
     let primary = source.start(&store).unwrap();
     sync(&primary);
@@ -95,21 +95,19 @@ fn r6_a_small_database_gets_no_companion() {
         source.commit(&primary, 1000);
         sync(&primary);
     }
+    (faults, store)
+}
+
+#[test]
+fn r6_a_small_database_gets_no_companion() {
+    let (faults, store) = replicated(100);
     assert_eq!((companions(&store), faults.count(Call::Put)), (Vec::new(), 0));
 }
 
 /// R7: so that a page of it is verified alone. It is one request in the life of a database.
 #[test]
 fn r6_a_first_image_gets_a_companion_from_64_pages_on() {
-    let source = Source::new();
-    source.insert(1000);
-    let (faults, store) = faulty();
-    let primary = source.start(&store).unwrap();
-    sync(&primary);
-    for _ in 0..3 {
-        source.commit(&primary, 1000);
-        sync(&primary);
-    }
+    let (faults, store) = replicated(1000);
     assert_describes(&store, 1);
     assert_eq!((companions(&store), faults.count(Call::Put)), (vec![key(Level::L0, range(1))], 1));
 }
