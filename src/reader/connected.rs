@@ -19,6 +19,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+/// So many other files are tried for a page, where one after another is damaged or goes.
+const OTHERS_MAX: usize = 3;
+
 /// How a replica is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -265,14 +268,21 @@ impl Connected {
     fn stored(&self, state: &Arc<State>, pgno: Pgno, cancelled: &dyn Fn() -> bool) -> Result<Page> {
         let source = &self.0.source;
         let window = self.0.tracks.lock().window(source, pgno);
-        let (page, was_at_hand) = match source.page(state, pgno, window, cancelled) {
-            Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict | Kind::Corrupt) => {
-                let other = self.elsewhere(state, pgno, &error, cancelled)?;
-                source.page(&other, pgno, window, cancelled)?
+        let mut state = Arc::clone(state);
+        let mut others = 0;
+        let (page, was_at_hand) = loop {
+            match source.page(&state, pgno, window, cancelled) {
+                Err(error)
+                    if others < OTHERS_MAX
+                        && matches!(error.kind(), Kind::NotFound | Kind::Conflict | Kind::Corrupt) =>
+                {
+                    state = self.elsewhere(&state, pgno, &error, cancelled)?;
+                    others += 1;
+                }
+                page => break page?,
             }
-            page => page?,
         };
-        self.0.tracks.lock().saw(source, state, pgno, &page, was_at_hand);
+        self.0.tracks.lock().saw(source, &state, pgno, &page, was_at_hand);
         Ok(page)
     }
 

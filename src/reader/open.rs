@@ -106,14 +106,13 @@ impl Source {
         error: &Error,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Arc<State>> {
-        let mut without = Excluded::new();
-        match (error.kind(), state.find(pgno)) {
-            (Kind::Corrupt, Place::At(frame)) => without.insert(frame.object.info.key.clone()),
-            // Without its companion the object is read by its own index.
-            (_, Place::Unread(index, _)) => without.insert(index.key().to_owned()),
-            _ => false,
+        let target = Target::Txid(state.txid);
+        let (this, all) = self.avoided(state, pgno, error);
+        let found = match self.state_without(target, all.clone(), cancelled) {
+            // One of the others may be whole: what comes damaged twice need not lie there so.
+            Err(error) if error.kind() == Kind::NotFound && all != this => self.state_without(target, this, cancelled),
+            found => found,
         };
-        let found = self.state_without(Target::Txid(state.txid), without, cancelled);
         let found = found.map_err(|error| self.explained(error));
         let same = match &found {
             Ok((other, listing)) => self.is_the_same(state, listing).and_then(|()| {
@@ -138,6 +137,19 @@ impl Source {
             return Err(error);
         }
         found.map(|(other, _)| Arc::new(other.in_place_of(state)))
+    }
+
+    /// What to do without: that in which a page was found damaged; and, since two files may be, all that were so before.
+    fn avoided(&self, state: &State, pgno: Pgno, error: &Error) -> (Excluded, Excluded) {
+        let this = match (error.kind(), state.find(pgno)) {
+            (Kind::Corrupt, Place::At(frame)) => Some(frame.object.info.key.clone()),
+            // Without its companion the object is read by its own index.
+            (_, Place::Unread(index, _)) => Some(index.key().to_owned()),
+            _ => None,
+        };
+        let mut all = self.avoided.lock();
+        all.extend(this.clone());
+        (this.into_iter().collect(), all.clone())
     }
 
     /// Reads the indexes of a plan's files. The error's key is the file to blame.

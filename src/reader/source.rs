@@ -14,7 +14,7 @@ use super::trees::Trees;
 use crate::error::{Error, Kind, Result};
 use crate::lock::{Condvar, Mutex, RwLock};
 use crate::ltx::{Pgno, decode_frame, page_checksum};
-use crate::replica::Replica;
+use crate::replica::{Excluded, Replica};
 use crate::store;
 use crate::time::Timestamp;
 use std::collections::HashMap;
@@ -72,6 +72,8 @@ pub(super) struct Source {
     pub hydrating: Mutex<()>,
     /// Files without a companion that were read whole, and are not what their checksum says (R7).
     pub damaged: Mutex<HashMap<ObjectId, Error>>,
+    /// Keys of those in which a page was damaged: other files are looked for.
+    pub avoided: Mutex<Excluded>,
 }
 
 impl Source {
@@ -96,6 +98,7 @@ impl Source {
             hydration: RwLock::default(),
             hydrating: Mutex::default(),
             damaged: Mutex::default(),
+            avoided: Mutex::default(),
         }
     }
 
