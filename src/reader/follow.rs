@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 const END_BYTES: u64 = 256 << 10;
 /// The same while objects are large, so that they still come whole.
 const END_BYTES_MAX: u64 = 4 << 20;
+/// Of the pages of an object that came whole so many bytes are kept.
+const PAGES_BYTES: usize = 8 << 20;
 /// After such a pause a listing comes first.
 const PAUSE: Duration = Duration::from_secs(30);
 /// A listing after so long without news, then at intervals that double up to the longest: 16 in an idle hour.
@@ -298,7 +300,7 @@ impl Source {
         }
         let is_whole = bytes.len() as u64 == found.size;
         let (object, segment, pages) = if is_whole {
-            self.whole(info.clone(), found.etag.clone(), &bytes).map_err(named)?
+            self.whole(info.clone(), found.etag.clone(), &bytes, PAGES_BYTES).map_err(named)?
         } else {
             let (object, segment) = self.by_end(&info, found.etag.clone(), &bytes).map_err(named)?;
             (object, segment, Vec::new())

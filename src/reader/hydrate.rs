@@ -1,29 +1,25 @@
 //! Hydration (R13): the replica is copied into a local database file in the background, and pages are read from there.
 //!
-//! Every page of the file is stamped with the object that it came from, in memory. A page is served only if the state
+//! Every page of the file is stamped, in memory, with the object that it came from. A page is served only if the state
 //! that is read has it in that very object; so what a newer TXID replaced is simply not there for an older transaction,
 //! which reads it from the store as before, and no page needs to be kept back.
 //!
-//! The file survives the process if the user named it. Beside it lies a record (`sidecar`): the state that the file has,
-//! or from which to which it is going, synced before the first page is written. If the copy is broken off, only what is
-//! the same in all of these states is trusted, and what the record says was copied since, in an order that must be the
-//! same one; and only if the file is as it was left. Of one that somebody changed, or whose process was killed while it
-//! wrote, only those pages are kept that a companion proves.
+//! The file survives the process if the user named it. Beside it lie the stamps, with checksums (`sidecar`): however the
+//! copy was broken off, and whoever wrote into it since, a page that fits its checksum is there, and no other one.
 //!
 //! What is copied is verified (R7): by a companion page by page, else by reading whole files (`verified`).
 
 use super::flight::run_all;
 use super::hydrating::frames;
 use super::index::Frame;
-use super::sidecar::{Kept, Mark, Record, digest, retain_common, with_suffix};
+use super::sidecar::{Sidecar, Stamp, stamp_of, with_suffix};
 use super::source::Source;
 use super::state::State;
 use super::verified::{batches, is_streamed, leave_out_damaged, parts};
 use crate::config::Hydrate;
 use crate::error::{Context, Error, Kind, Result};
 use crate::lock::{Mutex, PerProcess, RwLock};
-use crate::ltx::{Pgno, Txid, page_checksum};
-use crate::replica::Target;
+use crate::ltx::{Pgno, page_checksum};
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
@@ -34,8 +30,10 @@ use std::time::{Duration, Instant};
 
 /// Requests at a time.
 const RUNS: usize = 6;
-/// Pages between two records of how far a copy has come.
-const RECORD_EVERY: usize = if cfg!(test) { 8 } else { 16_384 };
+/// In a stamp in memory: the page was compared with its checksum, or written, since the file was opened.
+const CHECKED: Stamp = 1;
+/// Pages between two looks whether the copy is still wanted.
+const LOOKS_EVERY: usize = 1024;
 /// Within that time a file is given back by a replica of this process that nobody reads any more.
 const GIVEN_BACK_WITHIN: Duration = Duration::from_secs(3);
 /// A program that this process has just started lets go of what was open when it was started.
@@ -80,143 +78,82 @@ impl From<Error> for Failed {
 /// The file and what is in it.
 pub(super) struct Hydration {
     path: PathBuf,
-    /// The record's place; `None` for a file without a name.
-    record: Option<PathBuf>,
     file: File,
     /// Behind the file, which is unlocked by then.
     _held: Held,
+    /// `None` for a file without a name.
+    sidecar: Option<Sidecar>,
     page_size: u32,
-    /// Of each page the object that it came from; 0 for what is not there. Held while a page is read.
-    stamps: RwLock<Vec<u64>>,
+    /// Of each page the object that it came from, and [`CHECKED`]; 0 for what is not there. Held while a page is read.
+    stamps: RwLock<Vec<AtomicU64>>,
     done: AtomicU64,
     total: AtomicU64,
-    kept: Mutex<Kept>,
-}
-
-fn stamp(frame: &Frame) -> u64 {
-    frame.object.id.bytes().first_chunk().map_or(1, |bytes| u64::from_be_bytes(*bytes) | 1)
+    /// The last TXID of which all was here; 0 before the first.
+    whole: AtomicU64,
 }
 
 impl Hydration {
-    /// Opens the file, and trusts what its record lets it.
-    pub fn open(source: &Arc<Source>, wanted: &Hydrate, state: &State) -> Result<Self> {
-        let is_kept = wanted.path.is_some();
+    /// Opens the file with what is in it.
+    pub fn open(wanted: &Hydrate, state: &State) -> Result<Self> {
         let (path, file) = match &wanted.path {
             Some(path) => {
                 (path.clone(), opened(path, false).with_context(|| format!("hydrate to {}", path.display()))?)
             }
             None => temporary()?,
         };
-        let since = Instant::now();
-        while rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
-            // Who closes a replica and opens it again, or opens one anew that was begun again, meets his own thread.
-            let within = if Held::is(&file) { GIVEN_BACK_WITHIN } else { STARTED_WITHIN };
-            if since.elapsed() >= within {
-                return Err(Error::new(
-                    Kind::Busy,
-                    format!(
-                        "{} is hydrated by another process or replica: give each its own hydrate_path",
-                        path.display()
-                    ),
-                ));
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        let held = Held::new(&file).with_context(|| path.display().to_string())?;
-        let hydration = Self {
-            record: is_kept.then(|| with_suffix(&path, ".hydration")),
+        let held = locked(&path, &file)?;
+        let page_size = state.page_size.get();
+        let sidecar = match &wanted.path {
+            Some(_) => Some(beside(&path, &file, page_size)?),
+            None => None,
+        };
+        let (stamps, is_as_left) = match &sidecar {
+            Some(sidecar) => sidecar.begin(&file).with_context(|| path.display().to_string())?,
+            None => (Vec::new(), true),
+        };
+        let checked = |stamp| if is_as_left && stamp != 0 { stamp | CHECKED } else { stamp };
+        Ok(Self {
             path,
             file,
             _held: held,
-            page_size: state.page_size.get(),
-            stamps: RwLock::default(),
+            sidecar,
+            page_size,
+            stamps: RwLock::new(stamps.into_iter().map(|stamp| AtomicU64::new(checked(stamp))).collect()),
             done: AtomicU64::new(0),
             total: AtomicU64::new(u64::from(state.commit)),
-            kept: Mutex::default(),
-        };
-        let record = hydration
-            .read_record()
-            .filter(|record| record.replica == replica_name(source) && record.page_size == hydration.page_size);
-        match record.map(|record| hydration.trust(source, &record)) {
-            Some(Ok(())) => {}
-            // A file without a record that fits may be anybody's database.
-            None if is_kept
-                && hydration.file.metadata().is_ok_and(|stat| stat.len() > 0)
-                && hydration.read_record().is_none() =>
-            {
-                return Err(Error::invalid(format!(
-                    "{} is there and was not made by hydration: name another hydrate_path, or remove it",
-                    hydration.path.display()
-                )));
-            }
-            outcome => {
-                if let Some(Err(error)) = outcome {
-                    log::warn!("{} is hydrated anew: {error}", hydration.path.display());
-                }
-                hydration.stamps.write().clear();
-                *hydration.kept.lock() = Kept::default();
-                hydration.file.set_len(0).with_context(|| hydration.path.display().to_string())?;
-            }
-        }
-        Ok(hydration)
+            whole: AtomicU64::new(0),
+        })
     }
 
-    /// Stamps what the record says is there.
-    fn trust(&self, source: &Arc<Source>, record: &Record) -> Result<()> {
-        let state = |mark: &Mark| -> Result<State> {
-            let txid = Txid::new(mark.txid).ok_or_else(|| Error::corrupt("TXID 0"))?;
-            let (state, _) = source.state_at(Target::Txid(txid), &|| false)?;
-            if Mark::of(&state) != *mark {
-                return Err(Error::new(Kind::Diverged, format!("TXID {txid} is another one now")));
-            }
-            Ok(state)
-        };
-        let mut kept = Kept { has: record.has, towards: record.towards.clone(), whole: None, record: None };
-        let last = match record.towards.last() {
-            Some(mark) => frames(source, &state(mark)?).map_err(|failed| failed.error)?,
-            None => Vec::new(),
-        };
-        let mut known = Vec::new();
-        if let Some(has) = &record.has {
-            let all_the_same = || -> Result<Vec<Frame>> {
-                let mut same = frames(source, &state(has)?).map_err(|failed| failed.error)?;
-                if !record.towards.is_empty() {
-                    retain_common(&mut same, &last);
-                }
-                for mark in record.towards.iter().rev().skip(1) {
-                    retain_common(&mut same, &frames(source, &state(mark)?).map_err(|failed| failed.error)?);
-                }
-                Ok(same)
-            };
-            match all_the_same() {
-                Ok(same) => known = same,
-                Err(error) if record.towards.is_empty() => return Err(error),
-                // What was copied since is still there.
-                Err(error) => {
-                    log::warn!("{}: {error}", self.path.display());
-                    kept.has = None;
-                    kept.towards.drain(..kept.towards.len().saturating_sub(1));
-                }
-            }
+    /// The page of a frame, if it is in the file.
+    pub fn get(&self, frame: &Frame) -> Option<Vec<u8>> {
+        let stamps = self.stamps.read();
+        let place = stamps.get(frame.pgno.index())?;
+        let (stamp, stamped) = (stamp_of(frame), place.load(Ordering::Relaxed));
+        if stamped & !CHECKED != stamp {
+            return None;
         }
-        if record.plan == digest(&last) {
-            let done = usize::try_from(record.done).unwrap_or(usize::MAX);
-            known.extend(last.into_iter().take(done));
+        let page = self.page(frame)?;
+        if stamped & CHECKED == 0 {
+            let sum = self.sidecar.as_ref()?.sum(frame.pgno, stamp).ok()?;
+            let is_right = sum == page_checksum(frame.pgno, &page);
+            place.store(if is_right { stamp | CHECKED } else { 0 }, Ordering::Relaxed);
+            return is_right.then_some(page);
         }
-        kept.whole = kept.has.filter(|_| kept.towards.is_empty());
-        if !record.is_of(&self.file) {
-            log::warn!("{} was changed since, or its process was killed: it is verified", self.path.display());
-            known.retain(|frame| self.is_proven(frame));
-            kept = Kept::default();
-        }
-        self.stamp_all(&known);
-        *self.kept.lock() = kept;
-        Ok(())
+        Some(page)
     }
 
-    /// Whether the page in the file is what a companion says of it.
-    fn is_proven(&self, frame: &Frame) -> bool {
-        frame.sum.is_some() && self.page(frame).is_some_and(|page| frame.sum == Some(page_checksum(frame.pgno, &page)))
+    /// Whether the page of a frame is in the file, which is read if it was not yet.
+    fn has(&self, frame: &Frame) -> bool {
+        let stamped = self.stamps.read().get(frame.pgno.index()).map_or(0, |place| place.load(Ordering::Relaxed));
+        stamped == stamp_of(frame) | CHECKED || self.get(frame).is_some() || self.has_by_another_object(frame)
+    }
+
+    /// Compacted files, and snapshots, hold pages that came from others: a companion tells that they are the same ones.
+    fn has_by_another_object(&self, frame: &Frame) -> bool {
+        let Some(sum) = frame.sum else { return false };
+        self.page(frame).is_some_and(|page| page_checksum(frame.pgno, &page) == sum)
+            && self.stamp(stamp_of(frame), &[(frame.pgno, sum)]).is_ok()
     }
 
     fn page(&self, frame: &Frame) -> Option<Vec<u8>> {
@@ -225,49 +162,47 @@ impl Hydration {
         Some(page)
     }
 
-    fn stamp_all(&self, frames: &[Frame]) {
+    /// Pages that were written, with their checksums, are there.
+    fn stamp(&self, stamp: Stamp, pages: &[(Pgno, u64)]) -> Result<()> {
+        let Some(last) = pages.iter().map(|(pgno, _)| pgno.index()).max() else { return Ok(()) };
+        if let Some(sidecar) = &self.sidecar {
+            sidecar.put(stamp, pages).with_context(|| self.path.display().to_string())?;
+        }
         let mut stamps = self.stamps.write();
-        for frame in frames {
-            if stamps.len() <= frame.pgno.index() {
-                stamps.resize(frame.pgno.index() + 1, 0);
-            }
-            if let Some(place) = stamps.get_mut(frame.pgno.index()) {
-                *place = stamp(frame);
+        if stamps.len() <= last {
+            stamps.resize_with(last + 1, AtomicU64::default);
+        }
+        for (pgno, _) in pages {
+            if let Some(place) = stamps.get_mut(pgno.index()) {
+                *place.get_mut() = stamp | CHECKED;
             }
         }
+        Ok(())
     }
 
+    /// Pages that are about to be written are not there.
     fn unstamp(&self, frames: &[Frame]) {
         let mut stamps = self.stamps.write();
         for frame in frames {
             if let Some(place) = stamps.get_mut(frame.pgno.index()) {
-                *place = 0;
+                *place.get_mut() = 0;
             }
         }
-    }
-
-    fn has_frame(&self, frame: &Frame) -> bool {
-        self.stamps.read().get(frame.pgno.index()) == Some(&stamp(frame))
-    }
-
-    /// The page of a frame, if it is in the file.
-    pub fn get(&self, frame: &Frame) -> Option<Vec<u8>> {
-        let stamps = self.stamps.read();
-        if stamps.get(frame.pgno.index()) != Some(&stamp(frame)) {
-            return None;
-        }
-        self.page(frame)
     }
 
     /// From 0 to 1.
     pub fn progress(&self) -> f64 {
         let (done, total) = (self.done.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed));
-        if self.kept.lock().whole.is_some() { 1.0 } else { (done as f64 / total.max(1) as f64).min(0.999) }
+        if self.is_whole() { 1.0 } else { (done as f64 / total.max(1) as f64).min(0.999) }
+    }
+
+    fn is_whole(&self) -> bool {
+        self.whole.load(Ordering::Relaxed) != 0
     }
 
     #[cfg(test)]
     pub fn txid(&self) -> Option<u64> {
-        self.kept.lock().whole.map(|mark| mark.txid)
+        self.is_whole().then(|| self.whole.load(Ordering::Relaxed))
     }
 
     #[cfg(test)]
@@ -282,7 +217,7 @@ impl Hydration {
 
     /// Where the user finds it; a file of no name of his has none.
     pub fn named(&self) -> Option<&Path> {
-        self.record.is_some().then_some(&self.path)
+        self.sidecar.is_some().then_some(&self.path)
     }
 
     /// Makes the file that state.
@@ -292,40 +227,8 @@ impl Hydration {
         state: &Arc<State>,
         wanted: &dyn Fn() -> bool,
     ) -> std::result::Result<(), Failed> {
-        self.copy_state(source, state, wanted).inspect_err(|_| self.rests())
-    }
-
-    fn copy_state(
-        &self,
-        source: &Arc<Source>,
-        state: &Arc<State>,
-        wanted: &dyn Fn() -> bool,
-    ) -> std::result::Result<(), Failed> {
-        let mark = Mark::of(state);
-        let all = frames(source, state)?;
-        let mut missing: Vec<Frame> = all.iter().filter(|frame| !self.has_frame(frame)).cloned().collect();
-        self.total.store(all.len() as u64, Ordering::Relaxed);
-        self.done.store((all.len() - missing.len()) as u64, Ordering::Relaxed);
-        let mut in_a_row = self.count_in_a_row(&all, 0);
-        let mut record = {
-            let mut kept = self.kept.lock();
-            kept.goes_towards(mark);
-            Record {
-                replica: replica_name(source),
-                page_size: self.page_size,
-                has: kept.has,
-                towards: kept.towards.clone(),
-                done: in_a_row as u64,
-                plan: digest(&all),
-                left: None,
-            }
-        };
-        self.write_record(&record)?;
-        if record.has.is_none() {
-            self.file.set_len(state.size().max(self.size()?)).with_context(|| self.path.display().to_string())?;
-        }
+        let mut missing = self.missing(frames(source, state)?, wanted)?;
         let mut failed = leave_out_damaged(source, &mut missing);
-        let mut recorded = in_a_row;
         for batch in batches(parts(missing), RUNS) {
             if !wanted() {
                 return Err(super::flight::interrupted().into());
@@ -335,13 +238,6 @@ impl Hydration {
                 parts => self.copy(source, parts)?,
             };
             failed = failed.or(copied);
-            // A copy is resumed where it was.
-            in_a_row = self.count_in_a_row(&all, in_a_row);
-            if self.record.is_some() && in_a_row - recorded >= RECORD_EVERY {
-                recorded = in_a_row;
-                record.done = in_a_row as u64;
-                self.write_record(&record)?;
-            }
             // Damage of one object does not keep the others away.
             if let Some(failed) = failed.take_if(|failed| failed.error.kind() != Kind::Corrupt) {
                 return Err(failed);
@@ -350,15 +246,39 @@ impl Hydration {
         if let Some(failed) = failed {
             return Err(failed);
         }
-        if self.size()? != state.size() {
-            self.stamps.write().truncate(state.commit as usize);
-            self.file.set_len(state.size()).with_context(|| self.path.display().to_string())?;
+        self.is_complete(state).with_context(|| self.path.display().to_string())?;
+        Ok(())
+    }
+
+    /// Those frames whose pages are not in the file.
+    fn missing(&self, frames: Vec<Frame>, wanted: &dyn Fn() -> bool) -> Result<Vec<Frame>> {
+        self.total.store(frames.len() as u64, Ordering::Relaxed);
+        self.done.store(0, Ordering::Relaxed);
+        let mut missing = Vec::new();
+        for (number, frame) in frames.into_iter().enumerate() {
+            if number % LOOKS_EVERY == 0 && !wanted() {
+                return Err(super::flight::interrupted());
+            }
+            if self.has(&frame) {
+                self.done.fetch_add(1, Ordering::Relaxed);
+            } else {
+                missing.push(frame);
+            }
         }
-        record = Record { has: Some(mark), towards: Vec::new(), done: 0, plan: String::new(), ..record };
-        self.write_record(&record)?;
-        let mut kept = self.kept.lock();
-        (kept.has, kept.whole) = (Some(mark), Some(mark));
-        kept.towards.clear();
+        Ok(missing)
+    }
+
+    fn is_complete(&self, state: &State) -> std::io::Result<()> {
+        if self.file.metadata()?.len() != state.size() {
+            self.stamps.write().truncate(state.commit as usize);
+            self.sidecar.as_ref().map_or(Ok(()), |sidecar| sidecar.truncate(state.commit))?;
+            self.file.set_len(state.size())?;
+        }
+        // Here, so that little is left for who closes the last connection.
+        if !self.is_whole() && self.sidecar.is_some() {
+            self.file.sync_data()?;
+        }
+        self.whole.store(state.txid.get(), Ordering::Relaxed);
         Ok(())
     }
 
@@ -378,9 +298,8 @@ impl Hydration {
                 }
             };
             self.unstamp(part);
-            pages.iter().try_for_each(|(pgno, page)| self.write(*pgno, page))?;
-            self.stamp_all(part);
-            self.done.fetch_add(part.len() as u64, Ordering::Relaxed);
+            let written = pages.iter().map(|(pgno, page)| self.write(*pgno, page)).collect::<Result<Vec<_>>>()?;
+            self.came_from(part, &written)?;
         }
         Ok(failed)
     }
@@ -388,62 +307,84 @@ impl Hydration {
     /// Copies the pages of a large file, of which none counts before the last one came.
     fn copy_streamed(&self, source: &Arc<Source>, part: &[Frame], wanted: &dyn Fn() -> bool) -> Result<Option<Failed>> {
         self.unstamp(part);
+        let done = self.done.load(Ordering::Relaxed);
         let mut again = true;
         loop {
-            match source.stream(part, wanted, &mut |pgno, page| self.write(pgno, page)) {
-                Ok(()) => break,
-                // Damage on the way is not damage in the store: it is looked at once more.
-                Err(error) if error.kind() == Kind::Corrupt && std::mem::take(&mut again) => {}
-                Err(error) => return Ok(Some(source.failed(part, error))),
+            let mut written = Vec::with_capacity(part.len());
+            let outcome = source.stream(part, wanted, &mut |pgno, page| {
+                written.push(self.write(pgno, page)?);
+                Ok(())
+            });
+            let Err(error) = outcome else {
+                self.came_from(part, &written)?;
+                return Ok(None);
+            };
+            self.done.store(done, Ordering::Relaxed);
+            // Damage on the way is not damage in the store: it is looked at once more.
+            if error.kind() != Kind::Corrupt || !std::mem::take(&mut again) {
+                return Ok(Some(source.failed(part, error)));
             }
         }
-        self.stamp_all(part);
-        self.done.fetch_add(part.len() as u64, Ordering::Relaxed);
-        Ok(None)
     }
 
-    fn write(&self, pgno: Pgno, page: &[u8]) -> Result<()> {
+    /// Writes a page, which does not count yet, and gives its checksum.
+    fn write(&self, pgno: Pgno, page: &[u8]) -> Result<(Pgno, u64)> {
         let at = u64::from(self.page_size) * pgno.index() as u64;
-        self.file.write_all_at(page, at).with_context(|| self.path.display().to_string())
+        self.file.write_all_at(page, at).with_context(|| self.path.display().to_string())?;
+        self.done.fetch_add(1, Ordering::Relaxed);
+        Ok((pgno, page_checksum(pgno, page)))
     }
 
-    /// How many frames from the first on are there, of which `at_least` are known to be.
-    fn count_in_a_row(&self, frames: &[Frame], at_least: usize) -> usize {
-        let rest = frames.get(at_least..).unwrap_or_default();
-        at_least + rest.iter().take_while(|frame| self.has_frame(frame)).count()
-    }
-
-    fn size(&self) -> Result<u64> {
-        Ok(self.file.metadata().with_context(|| self.path.display().to_string())?.len())
-    }
-
-    fn read_record(&self) -> Option<Record> {
-        Record::read(self.record.as_ref()?)
-    }
-
-    /// Durable, and after the pages that it speaks of.
-    fn write_record(&self, record: &Record) -> Result<()> {
-        let Some(path) = &self.record else { return Ok(()) };
-        let record = record.write(path, &self.file).with_context(|| path.display().to_string())?;
-        self.kept.lock().record = Some(record);
-        Ok(())
-    }
-
-    /// Nothing is written for now: the record says so, unless it does.
-    fn rests(&self) {
-        let record = self.kept.lock().record.clone();
-        if let Some(record) = record.filter(|record| !record.is_of(&self.file))
-            && let Err(error) = self.write_record(&record)
-        {
-            log::warn!("{error}");
-        }
+    /// All pages of a part were written.
+    fn came_from(&self, part: &[Frame], written: &[(Pgno, u64)]) -> Result<()> {
+        part.first().map_or(Ok(()), |first| self.stamp(stamp_of(first), written))
     }
 }
 
 impl Drop for Hydration {
+    /// What is not whole is read when it is opened again: to sync it could take long.
     fn drop(&mut self) {
-        self.rests();
+        if let Some(sidecar) = self.sidecar.as_ref().filter(|_| self.is_whole())
+            && let Err(error) = sidecar.end(&self.file)
+        {
+            log::warn!("{}: {error}", self.path.display());
+        }
     }
+}
+
+/// Takes the file for this replica alone.
+fn locked(path: &Path, file: &File) -> Result<Held> {
+    let since = Instant::now();
+    while rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
+        // Who closes a replica and opens it again, or opens one anew that was begun again, meets his own thread.
+        let within = if Held::is(file) { GIVEN_BACK_WITHIN } else { STARTED_WITHIN };
+        if since.elapsed() >= within {
+            return Err(Error::new(
+                Kind::Busy,
+                format!("{} is hydrated by another process or replica: give each its own hydrate_path", path.display()),
+            ));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Held::new(file).with_context(|| path.display().to_string())
+}
+
+/// What lies beside a file. One without it may be anybody's database.
+fn beside(path: &Path, file: &File, page_size: u32) -> Result<Sidecar> {
+    let named = || path.display().to_string();
+    let beside = with_suffix(path, ".hydration");
+    match Sidecar::existing(&beside).with_context(named)? {
+        Some(sidecar) if sidecar.page_size == page_size => return Ok(sidecar),
+        None if file.metadata().with_context(named)?.len() > 0 => {
+            return Err(Error::invalid(format!(
+                "{} is there and was not made by hydration: name another hydrate_path, or remove it",
+                path.display()
+            )));
+        }
+        _ => {}
+    }
+    file.set_len(0).with_context(named)?;
+    Sidecar::new(&beside, page_size).with_context(named)
 }
 
 fn opened(path: &Path, must_be_new: bool) -> std::io::Result<File> {
@@ -467,9 +408,4 @@ fn temporary() -> Result<(PathBuf, File)> {
             Err(error) => return Err(Error::io(format!("hydrate to {}", path.display()), &error)),
         }
     }
-}
-
-fn replica_name(source: &Source) -> String {
-    let id = super::object::ObjectId::new(&source.identity, "", &crate::store::ETag(String::new()));
-    id.bytes().iter().map(|byte| format!("{byte:02x}")).collect()
 }

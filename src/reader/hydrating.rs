@@ -2,7 +2,6 @@
 
 use super::hydrate::{Failed, Hydration};
 use super::index::Frame;
-use super::sidecar::order;
 use super::source::Source;
 use super::state::{Place, State};
 use crate::config::Hydrate;
@@ -44,19 +43,19 @@ pub(super) fn frames(source: &Source, state: &State) -> std::result::Result<Vec<
             return Err(Failed { error, pgno: Some(pgno) });
         }
     }
-    frames.sort_unstable_by_key(order);
+    frames.sort_unstable_by_key(|frame| (*frame.object.id.bytes(), frame.offset, frame.pgno));
     Ok(frames)
 }
 
 impl Source {
     /// Starts copying, once per replica and process. `state`: where to begin.
     pub fn start_hydrating(self: &Arc<Self>, wanted: &Hydrate, state: &Arc<State>) -> Result<()> {
-        // Not under the lock that every read takes: the store is asked what the file has.
+        // Not under the lock that every read takes: the file may be another one's for a while.
         let _one_at_a_time = self.hydrating.lock();
         if self.hydration.read().is_some() {
             return Ok(());
         }
-        let hydration = Arc::new(Hydration::open(self, wanted, state)?);
+        let hydration = Arc::new(Hydration::open(wanted, state)?);
         let (source, state, copied) = (Arc::downgrade(self), Arc::downgrade(state), Arc::downgrade(&hydration));
         *self.hydration.write() = Some(hydration);
         let started = crate::thread::start("hydrate", move || {

@@ -21,6 +21,8 @@ use std::sync::Arc;
 
 /// An object up to this size is fetched whole.
 const WHOLE_BYTES: u64 = 256 << 10;
+/// Of whose pages the first one is kept.
+const FIRST_PAGE_BYTES: usize = 64 << 10;
 /// The end of a larger one: its index, if it has a few thousand pages.
 const END_BYTES: u64 = 64 << 10;
 /// The start of a larger one: the header, and page 1 if it is there.
@@ -34,7 +36,7 @@ const COMPANION_PIECE_BYTES: u64 = 384 << 10;
 /// Plans for one state at most: files move and vanish, and damaged ones are done without.
 const PLANS_MAX: usize = 16;
 
-/// An object, where its pages are, and the pages.
+/// An object, where its pages are, and the first ones.
 type Whole = (Arc<Object>, Segment, Vec<(Pgno, Page)>);
 
 /// What was read of an object.
@@ -215,7 +217,7 @@ impl Source {
         if info.size <= WHOLE_BYTES {
             let read = || {
                 let bytes = store.get_range(&info.key, 0..info.size, Some(&etag))?;
-                self.whole(info.clone(), etag.clone(), &bytes)
+                self.whole(info.clone(), etag.clone(), &bytes, FIRST_PAGE_BYTES)
             };
             // Damage on the way is not damage in the store: it is looked at once more.
             let (object, segment, pages) = match read() {
@@ -319,18 +321,22 @@ impl Source {
         Ok(tail_of(&tail, info.size)?.trailer.file_checksum == head.file_checksum)
     }
 
-    /// An object of which all bytes are here, with its pages: the whole of it is verified (R7).
-    pub fn whole(&self, info: FileInfo, etag: ETag, bytes: &[u8]) -> Result<Whole> {
+    /// An object of which all bytes are here, with its first pages, of `keep` bytes (what compresses well is many times
+    /// larger than its file). The whole of it is verified (R7).
+    pub fn whole(&self, info: FileInfo, etag: ETag, bytes: &[u8], keep: usize) -> Result<Whole> {
         let header = header_of(&info, bytes)?;
         let tail = tail_of(bytes, info.size)?;
         let index = tail.index_range(info.size);
         let index = bytes.get(index.start as usize..index.end as usize).unwrap_or_default();
         let entries = parse_index(index, &header, tail.pages_end(info.size))?;
         let mut decoder = Decoder::new(bytes)?;
-        let mut pages = Vec::with_capacity(entries.len());
         let mut page = vec![0; header.page_size.bytes()];
+        let at_most = keep / page.len();
+        let mut pages = Vec::with_capacity(entries.len().min(at_most));
         while let Some(pgno) = decoder.next_page(&mut page)? {
-            pages.push((pgno, page.as_slice().into()));
+            if pages.len() < at_most {
+                pages.push((pgno, page.as_slice().into()));
+            }
         }
         decoder.finish()?;
         let object = self.object(info, etag, header);

@@ -14,6 +14,8 @@ use std::sync::Arc;
 
 /// Bytes of one request; a larger file is not held in memory as a whole.
 const REQUEST_BYTES: u64 = 4 << 20;
+/// Bytes of the pages of one part: what compresses well is larger than its file.
+const PAGES_BYTES: u64 = 8 << 20;
 /// Requests at a time for such a file.
 const REQUESTS: u64 = 6;
 
@@ -22,10 +24,11 @@ const REQUESTS: u64 = 6;
 pub(super) fn parts(frames: Vec<Frame>) -> Vec<Vec<Frame>> {
     let mut parts: Vec<Vec<Frame>> = Vec::new();
     for frame in frames {
-        let joins = parts.last().is_some_and(|part| match (part.first(), part.last()) {
+        let joins = parts.last().is_some_and(|part: &Vec<Frame>| match (part.first(), part.last()) {
             (Some(first), Some(last)) if first.object.id == frame.object.id => {
                 let is_near = frame.offset.checked_sub(last.end()).is_some_and(|gap| gap <= GAP_BYTES);
-                frame.sum.is_none() || (is_near && frame.end() - first.offset <= REQUEST_BYTES)
+                let is_short = frame.end() - first.offset <= REQUEST_BYTES;
+                frame.sum.is_none() || (is_near && is_short && pages_bytes(part) < PAGES_BYTES)
             }
             _ => false,
         });
@@ -37,9 +40,15 @@ pub(super) fn parts(frames: Vec<Frame>) -> Vec<Vec<Frame>> {
     parts
 }
 
-/// Whether a part is that of a file which is too large to be held in memory.
+fn pages_bytes(part: &[Frame]) -> u64 {
+    part.first().map_or(0, |frame| part.len() as u64 * frame.object.header.page_size.bytes() as u64)
+}
+
+/// Whether a part is that of a file which is too large to be held in memory, or whose pages are.
 pub(super) fn is_streamed(part: &[Frame]) -> bool {
-    part.first().is_some_and(|frame| frame.sum.is_none() && frame.object.info.size > REQUEST_BYTES)
+    part.first().is_some_and(|frame| {
+        frame.sum.is_none() && (frame.object.info.size > REQUEST_BYTES || pages_bytes(part) > PAGES_BYTES)
+    })
 }
 
 /// Up to `count` parts at a time, in their order; one that is streamed comes alone.
@@ -93,20 +102,20 @@ impl Source {
             return self.fetch_run(part).map(|(_, pages)| pages);
         }
         let object = &first.object;
-        let read = || {
+        let read = || -> Result<Numbered> {
             let bytes = self.replica.store().get_range(&object.info.key, 0..object.info.size, Some(&object.etag))?;
-            self.whole(object.info.clone(), object.etag.clone(), &bytes).map(|(_, _, pages)| pages)
+            let mut pages = Vec::with_capacity(part.len());
+            decoded(part, bytes.as_slice(), &mut |pgno, page| {
+                pages.push((pgno, page.into()));
+                Ok(())
+            })?;
+            Ok(pages)
         };
         // Damage on the way is not damage in the store: it is looked at once more.
-        let pages = match read() {
+        match read() {
             Err(error) if error.kind() == Kind::Corrupt => read(),
             read => read,
-        };
-        let mut pages = pages.map_err(|error| error.context(&object.info.key))?;
-        let wanted = numbers(part);
-        pages.retain(|(pgno, _)| wanted.binary_search(pgno).is_ok());
-        found(pages.len(), &wanted, object)?;
-        Ok(pages)
+        }
     }
 
     /// Gives the pages of a part, and says at the end whether they are what their file's checksum says.
@@ -117,8 +126,6 @@ impl Source {
         page_came: &mut dyn FnMut(Pgno, &[u8]) -> Result<()>,
     ) -> Result<()> {
         let Some(object) = part.first().map(|frame| &frame.object) else { return Err(Error::bug("an empty part")) };
-        let wanted = numbers(part);
-        let named = |error: Error| error.context(&object.info.key);
         let requests = Requests {
             source: self,
             object,
@@ -127,32 +134,31 @@ impl Source {
             piece: Cursor::default(),
             is_wanted,
         };
-        let mut decoder = Decoder::new(requests).map_err(named)?;
-        let mut page = vec![0; object.header.page_size.bytes()];
-        let mut count = 0;
-        while let Some(pgno) = decoder.next_page(&mut page).map_err(named)? {
-            if wanted.binary_search(&pgno).is_ok() {
-                page_came(pgno, &page)?;
-                count += 1;
-            }
+        decoded(part, requests, page_came)
+    }
+}
+
+/// Decodes the file of a part, all of it, and gives the pages of the part.
+fn decoded(part: &[Frame], bytes: impl Read, page_came: &mut dyn FnMut(Pgno, &[u8]) -> Result<()>) -> Result<()> {
+    let Some(object) = part.first().map(|frame| &frame.object) else { return Err(Error::bug("an empty part")) };
+    let named = |error: Error| error.context(&object.info.key);
+    let mut wanted: Vec<Pgno> = part.iter().map(|frame| frame.pgno).collect();
+    wanted.sort_unstable();
+    let mut decoder = Decoder::new(bytes).map_err(named)?;
+    let mut page = vec![0; object.header.page_size.bytes()];
+    let mut count = 0;
+    while let Some(pgno) = decoder.next_page(&mut page).map_err(named)? {
+        if wanted.binary_search(&pgno).is_ok() {
+            page_came(pgno, &page)?;
+            count += 1;
         }
-        decoder.finish().map_err(named)?;
-        found(count, &wanted, object)
     }
-}
-
-fn numbers(part: &[Frame]) -> Vec<Pgno> {
-    let mut numbers: Vec<Pgno> = part.iter().map(|frame| frame.pgno).collect();
-    numbers.sort_unstable();
-    numbers
-}
-
-/// The index by which the state was opened may have been damaged on its way.
-fn found(count: usize, wanted: &[Pgno], object: &Object) -> Result<()> {
-    if count == wanted.len() {
-        return Ok(());
+    decoder.finish().map_err(named)?;
+    // The index by which the state was opened may have been damaged on its way.
+    if count != wanted.len() {
+        return Err(named(Error::corrupt(format!("{count} of {} pages", wanted.len()))));
     }
-    Err(Error::corrupt(format!("{}: {count} of {} pages", object.info.key, wanted.len())))
+    Ok(())
 }
 
 /// An object from its first byte on, some requests at a time.
