@@ -18,6 +18,7 @@ use crate::replica::{Excluded, FileInfo, Listing, Replica, Target};
 use crate::store::{ETag, Entry, Store};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// An object up to this size is fetched whole.
 const WHOLE_BYTES: u64 = 256 << 10;
@@ -35,6 +36,9 @@ const COMPANION_BYTES: u64 = 128 << 10;
 const COMPANION_PIECE_BYTES: u64 = 384 << 10;
 /// Plans for one state at most: files move and vanish, and damaged ones are done without.
 const PLANS_MAX: usize = 16;
+
+/// For so long a page that is in no other file is not looked for again: that takes a listing.
+const HOPELESS: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 10 });
 
 /// An object, where its pages are, and the first ones.
 type Whole = (Arc<Object>, Segment, Vec<(Pgno, Page)>);
@@ -102,6 +106,28 @@ impl Source {
     /// # Errors
     /// [`Kind::NotFound`]: there are none. [`Kind::Diverged`]: the replica was begun again.
     pub fn state_again(
+        self: &Arc<Self>,
+        state: &State,
+        pgno: Pgno,
+        error: &Error,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Arc<State>> {
+        let hopeless = self.hopeless.lock().get(&(state.counter, pgno)).cloned();
+        if let Some((_, error)) = hopeless.filter(|(since, _)| since.elapsed() < HOPELESS) {
+            return Err(error);
+        }
+        let other = self.find_state_again(state, pgno, error, cancelled);
+        if let Err(error) = &other
+            && matches!(error.kind(), Kind::NotFound | Kind::Corrupt)
+        {
+            let mut hopeless = self.hopeless.lock();
+            hopeless.retain(|_, (since, _)| since.elapsed() < HOPELESS);
+            hopeless.insert((state.counter, pgno), (Instant::now(), error.clone()));
+        }
+        other
+    }
+
+    fn find_state_again(
         self: &Arc<Self>,
         state: &State,
         pgno: Pgno,
@@ -310,10 +336,10 @@ impl Source {
     /// Whether a companion is that of an object. A local file that was copied has another ETag, so there the checksum at
     /// its end tells.
     fn describes(&self, head: &Head, info: &FileInfo, etag: &ETag) -> Result<bool> {
-        if !self.is_local {
-            return Ok(head.describes(&FileInfo { etag: Some(etag.clone()), ..info.clone() }));
+        if head.describes(&FileInfo { etag: Some(etag.clone()), ..info.clone() }) {
+            return Ok(true);
         }
-        if !head.describes(&FileInfo { etag: None, ..info.clone() }) {
+        if !self.is_local || !head.describes(&FileInfo { etag: None, ..info.clone() }) {
             return Ok(false);
         }
         let tail = info.size.saturating_sub(TAIL_SIZE as u64)..info.size;

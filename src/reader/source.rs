@@ -74,6 +74,8 @@ pub(super) struct Source {
     pub damaged: Mutex<HashMap<ObjectId, Error>>,
     /// Keys of those in which a page was damaged: other files are looked for.
     pub avoided: Mutex<Excluded>,
+    /// Pages of states for which there are none, and when they were looked for.
+    pub hopeless: Mutex<HashMap<(u32, Pgno), (Instant, Error)>>,
 }
 
 impl Source {
@@ -99,6 +101,7 @@ impl Source {
             hydrating: Mutex::default(),
             damaged: Mutex::default(),
             avoided: Mutex::default(),
+            hopeless: Mutex::default(),
         }
     }
 
@@ -298,7 +301,13 @@ impl Source {
             let frames = run.iter().map(|frame| (frame, bytes_of(frame, &bytes, first.offset)));
             disk.put(&frames.filter_map(|(frame, bytes)| Some((frame, bytes?))).collect::<Vec<_>>());
         }
-        Ok(keep(object, pages, wanted))
+        let pages = keep(object, pages, wanted);
+        // Meanwhile the whole file may have been read, and its pages forgotten.
+        if let Some(error) = self.damage_of(first) {
+            shared().cache.forget(object);
+            return Err(error);
+        }
+        Ok(pages)
     }
 
     /// The bytes of the object from the first frame to the last one, and their pages. One that is damaged fails all: its

@@ -1,5 +1,6 @@
 //! States as they were, whatever files they come from, and no other pages whatever happens to the files.
 
+use super::hydrating::until;
 use super::{Written, key, open, txid, workload};
 use crate::error::Kind;
 use crate::replica::Target;
@@ -140,7 +141,15 @@ fn r7_a_damaged_page_is_found_elsewhere_or_named() {
     let error = connected.read(250 * 4096, &mut [0; 4096], &|| false).unwrap_err();
     assert_eq!(error.kind(), Kind::Corrupt, "{error}");
     assert!(error.to_string().contains(&key(0, 1, 1)), "{error}");
+    // A listing costs: it is not asked for at each read.
+    let listings = written.faults.count(Call::List);
+    for _ in 0..30 {
+        let again = connected.read(250 * 4096, &mut [0; 4096], &|| false).unwrap_err();
+        assert_eq!(again.to_string(), error.to_string());
+    }
+    assert!(written.faults.count(Call::List) - listings < 10);
     written.put(9, 1, 1);
+    until("the other file is found", || connected.read(250 * 4096, &mut [0; 4096], &|| false).is_ok());
     written.assert_sees(&connected, 1);
 }
 
