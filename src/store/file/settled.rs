@@ -2,15 +2,16 @@
 //!
 //! Litestream gives a file its time after its name (FORMATS 9): between the two it has the time of its writing, by which
 //! it would be another object than a moment later. So a file whose time is not the whole millisecond that ours and
-//! Litestream's have, and is of just now, is looked at until it is, or is old.
+//! Litestream's have, and that was changed just now, is looked at until it is, or is old. That is told by the time of
+//! the last change of the inode, which a new name is: between its writing and its name it may have been synced for long.
 
 use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// A file that was written longer ago keeps the time that it has: a copy, for example.
-const OLD: Duration = Duration::from_millis(500);
+/// A file that got its name, or its time, longer ago keeps the time that it has: a copy, for example.
+const OLD: Duration = Duration::from_secs(2);
 const INTERVAL: Duration = Duration::from_millis(5);
 
 /// What `stat` tells of an LTX file, at last; of other files, at once.
@@ -18,7 +19,8 @@ pub(super) fn settled(key: &str, stat: impl Fn() -> io::Result<Metadata>) -> io:
     loop {
         let now = stat()?;
         let is_whole = now.mtime_nsec() % 1_000_000 == 0 || !key.ends_with(".ltx") || !now.is_file();
-        let age = now.modified().ok().and_then(|time| SystemTime::now().duration_since(time).ok());
+        let changed = UNIX_EPOCH + Duration::new(now.ctime().max(0) as u64, now.ctime_nsec() as u32);
+        let age = SystemTime::now().duration_since(changed).ok();
         if is_whole || age.is_none_or(|age| age > OLD) {
             return Ok(now);
         }
@@ -37,11 +39,15 @@ mod tests {
     fn a_file_that_gets_its_time_after_its_name_is_one_object() {
         let directory = tempfile::tempdir().unwrap();
         let store = FileStore::new(directory.path());
-        for round in 0..3 {
+        for round in 0..6 {
             let key = format!("{round}.ltx");
             let file = File::create(directory.path().join(&key)).unwrap();
+            // Syncing it took long.
+            if round >= 3 {
+                file.set_modified(SystemTime::now() - Duration::from_micros(1_500_001)).unwrap();
+            }
             let seen = std::thread::scope(|scope| {
-                let seen = scope.spawn(|| match round {
+                let seen = scope.spawn(|| match round % 3 {
                     0 => store.head(&key).unwrap().unwrap().etag,
                     1 => store.get_end(&key, 10).unwrap().unwrap().object.etag,
                     _ => store.list(&key).unwrap()[0].etag.clone().unwrap(),
