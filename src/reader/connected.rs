@@ -279,7 +279,13 @@ impl Connected {
                     state = self.elsewhere(&state, pgno, &error, cancelled)?;
                     others += 1;
                 }
-                page => break page?,
+                Err(error) => {
+                    if others == OTHERS_MAX && error.kind() == Kind::Corrupt {
+                        source.is_hopeless(&state, pgno, &error);
+                    }
+                    return Err(error);
+                }
+                Ok(page) => break page,
             }
         };
         self.0.tracks.lock().saw(source, &state, pgno, &page, was_at_hand);

@@ -337,6 +337,9 @@ impl Source {
     fn anew(self: &Arc<Self>, state: &State) -> Result<Arc<State>> {
         let (next, listing) = self.state_at(Target::Latest, &|| false)?;
         self.is_the_same(state, &listing)?;
+        if next.page_size != state.page_size {
+            return Err(self.restarted(format!("TXID {} has another page size", next.txid)));
+        }
         if next.txid < state.txid || next.timestamp < state.timestamp {
             return Err(self.restarted(format!("the newest state is TXID {} of {}", next.txid, next.timestamp)));
         }

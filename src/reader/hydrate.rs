@@ -107,18 +107,20 @@ impl Hydration {
             Some(_) => Some(beside(&path, &file, page_size)?),
             None => None,
         };
-        let (stamps, is_as_left) = match &sidecar {
-            Some(sidecar) => sidecar.begin(&file).with_context(|| path.display().to_string())?,
-            None => (Vec::new(), true),
+        let stamps = match &sidecar {
+            Some(sidecar) => {
+                let pages = file.metadata().map(|stat| stat.len() / u64::from(page_size));
+                pages.and_then(|pages| sidecar.stamps(pages)).with_context(|| path.display().to_string())?
+            }
+            None => Vec::new(),
         };
-        let checked = |stamp| if is_as_left && stamp != 0 { stamp | CHECKED } else { stamp };
         Ok(Self {
             path,
             file,
             _held: held,
             sidecar,
             page_size,
-            stamps: RwLock::new(stamps.into_iter().map(|stamp| AtomicU64::new(checked(stamp))).collect()),
+            stamps: RwLock::new(stamps.into_iter().map(AtomicU64::new).collect()),
             done: AtomicU64::new(0),
             total: AtomicU64::new(u64::from(state.commit)),
             whole: AtomicU64::new(0),
@@ -269,14 +271,10 @@ impl Hydration {
     }
 
     fn is_complete(&self, state: &State) -> std::io::Result<()> {
+        self.stamps.write().truncate(state.commit as usize);
         if self.file.metadata()?.len() != state.size() {
-            self.stamps.write().truncate(state.commit as usize);
             self.sidecar.as_ref().map_or(Ok(()), |sidecar| sidecar.truncate(state.commit))?;
             self.file.set_len(state.size())?;
-        }
-        // Here, so that little is left for who closes the last connection.
-        if !self.is_whole() && self.sidecar.is_some() {
-            self.file.sync_data()?;
         }
         self.whole.store(state.txid.get(), Ordering::Relaxed);
         Ok(())
@@ -341,17 +339,6 @@ impl Hydration {
     }
 }
 
-impl Drop for Hydration {
-    /// What is not whole is read when it is opened again: to sync it could take long.
-    fn drop(&mut self) {
-        if let Some(sidecar) = self.sidecar.as_ref().filter(|_| self.is_whole())
-            && let Err(error) = sidecar.end(&self.file)
-        {
-            log::warn!("{}: {error}", self.path.display());
-        }
-    }
-}
-
 /// Takes the file for this replica alone.
 fn locked(path: &Path, file: &File) -> Result<Held> {
     let since = Instant::now();
@@ -371,11 +358,12 @@ fn locked(path: &Path, file: &File) -> Result<Held> {
 
 /// What lies beside a file. One without it may be anybody's database.
 fn beside(path: &Path, file: &File, page_size: u32) -> Result<Sidecar> {
-    let named = || path.display().to_string();
     let beside = with_suffix(path, ".hydration");
+    let named = || beside.display().to_string();
+    let is_empty = file.metadata().with_context(|| path.display().to_string())?.len() == 0;
     match Sidecar::existing(&beside).with_context(named)? {
-        Some(sidecar) if sidecar.page_size == page_size => return Ok(sidecar),
-        None if file.metadata().with_context(named)?.len() > 0 => {
+        Some(sidecar) if sidecar.page_size == page_size && !is_empty => return Ok(sidecar),
+        None if !is_empty => {
             return Err(Error::invalid(format!(
                 "{} is there and was not made by hydration: name another hydrate_path, or remove it",
                 path.display()
@@ -383,7 +371,7 @@ fn beside(path: &Path, file: &File, page_size: u32) -> Result<Sidecar> {
         }
         _ => {}
     }
-    file.set_len(0).with_context(named)?;
+    file.set_len(0).with_context(|| path.display().to_string())?;
     Sidecar::new(&beside, page_size).with_context(named)
 }
 

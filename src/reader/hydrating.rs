@@ -110,10 +110,8 @@ fn hydrate(source: &Weak<Source>, opened: &Weak<State>, hydration: &Weak<Hydrati
                 Ok(()) => (copied, pause) = (Some(state.counter), PAUSE),
                 Err(failed) if failed.error.kind() == Kind::Interrupted => {}
                 Err(failed) => {
-                    match now.copied_elsewhere(&state, &failed) {
-                        Some(other) => elsewhere = Some(other),
-                        None => now.note(&failed.error.context(format!("hydrate {}", hydration.path().display()))),
-                    }
+                    elsewhere = now.copied_elsewhere(&state, &failed).or(elsewhere);
+                    now.note(&failed.error.context(format!("hydrate {}", hydration.path().display())));
                     due = Instant::now() + pause;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }

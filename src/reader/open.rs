@@ -117,14 +117,21 @@ impl Source {
             return Err(error);
         }
         let other = self.find_state_again(state, pgno, error, cancelled);
-        if let Err(error) = &other
-            && matches!(error.kind(), Kind::NotFound | Kind::Corrupt)
+        // Of one that is gone a file may be on its way up a level.
+        if let Err(other) = &other
+            && error.kind() == Kind::Corrupt
+            && matches!(other.kind(), Kind::NotFound | Kind::Corrupt)
         {
-            let mut hopeless = self.hopeless.lock();
-            hopeless.retain(|_, (since, _)| since.elapsed() < HOPELESS);
-            hopeless.insert((state.counter, pgno), (Instant::now(), error.clone()));
+            self.is_hopeless(state, pgno, other);
         }
         other
+    }
+
+    /// The page is damaged, and in no other file.
+    pub fn is_hopeless(&self, state: &State, pgno: Pgno, error: &Error) {
+        let mut hopeless = self.hopeless.lock();
+        hopeless.retain(|_, (since, _)| since.elapsed() < HOPELESS);
+        hopeless.insert((state.counter, pgno), (Instant::now(), error.clone()));
     }
 
     fn find_state_again(
@@ -138,7 +145,9 @@ impl Source {
         let (this, all) = self.avoided(state, pgno, error);
         let found = match self.state_without(target, all.clone(), cancelled) {
             // One of the others may be whole: what comes damaged twice need not lie there so.
-            Err(error) if error.kind() == Kind::NotFound && all != this => self.state_without(target, this, cancelled),
+            Err(error) if all != this && matches!(error.kind(), Kind::NotFound | Kind::Conflict | Kind::Corrupt) => {
+                self.state_without(target, this, cancelled)
+            }
             found => found,
         };
         let found = found.map_err(|error| self.explained(error));
@@ -281,7 +290,9 @@ impl Source {
         let entries = parse_index(&index_bytes, &header, tail.pages_end(info.size))?;
         let object = self.object(info, etag, header);
         let segment = Segment::of(&object, &entries)?;
-        keep_first_page(segment.find(Pgno::FIRST), &start);
+        if !self.damaged.lock().contains_key(&object.id) {
+            keep_first_page(segment.find(Pgno::FIRST), &start);
+        }
         Ok((object, Loaded::Read(segment)))
     }
 

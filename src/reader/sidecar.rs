@@ -3,43 +3,28 @@
 //!
 //! A page counts if it fits its checksum, whatever became of the files since. A process that was killed, a power cut or
 //! somebody who wrote into the copy leaves pages that do not, and these are not there. So no write has to come before
-//! another one, and nothing is synced while pages come. Only a copy that was closed in order, with all of it synced, and
-//! is still the same file is trusted without being read.
+//! another one, nothing is synced while pages come, and no end in order is needed.
 //!
-//! Big-endian words of 8 bytes: magic, page size, inode, size, mtime and ctime of the copy as it was left (0 while it is
-//! written), checksum of these, 0; then for each page the object's stamp, and the page's checksum XOR that stamp: halves
-//! of two entries fit no page.
+//! Big-endian words of 8 bytes: magic, page size; then for each page the object's stamp, and the page's checksum XOR that
+//! stamp: halves of two entries fit no page.
 
 use super::index::Frame;
-use crate::ltx::{Checksum, Pgno};
-use std::fs::{File, OpenOptions};
+use crate::ltx::Pgno;
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 const MAGIC: u64 = u64::from_be_bytes(*b"LSCOPY\x00\x01");
-const HEADER_SIZE: usize = 64;
+const HEADER_SIZE: usize = 16;
 const ENTRY_SIZE: usize = 16;
 
-/// Names the object that a page came from. It is not 0, and its lowest bit is.
+/// Names the object that a page came from. It is not 0; its lowest bit is.
 pub(super) type Stamp = u64;
 
 pub(super) fn stamp_of(frame: &Frame) -> Stamp {
     let first = frame.object.id.bytes().first_chunk().copied().unwrap_or_default();
     u64::from_be_bytes(first) & !1 | 2
-}
-
-/// What tells that a file has the content with which it was left. (Device numbers change at a reboot.)
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Left([u64; 4]);
-
-impl Left {
-    fn of(file: &File) -> io::Result<Self> {
-        let stat = file.metadata()?;
-        let nanos = |seconds: i64, nanos: i64| (seconds as u64).wrapping_mul(1_000_000_000).wrapping_add(nanos as u64);
-        let (modified, changed) = (nanos(stat.mtime(), stat.mtime_nsec()), nanos(stat.ctime(), stat.ctime_nsec()));
-        Ok(Self([stat.ino(), stat.size(), modified, changed]))
-    }
 }
 
 /// The file of stamps and checksums.
@@ -56,67 +41,42 @@ impl Sidecar {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        let mut sidecar = Self { file, page_size: 0 };
-        let Some((page_size, _)) = sidecar.header() else { return Ok(None) };
-        sidecar.page_size = page_size;
-        Ok(Some(sidecar))
+        let mut header = [0; HEADER_SIZE];
+        let is_ours = file.read_exact_at(&mut header, 0).is_ok() && words(&header).first() == Some(&MAGIC);
+        let page_size = words(&header).get(1).and_then(|size| u32::try_from(*size).ok());
+        Ok(page_size.filter(|_| is_ours).map(|page_size| Self { file, page_size }))
     }
 
-    /// Of a copy that has no page yet.
+    /// Of a copy that has no page yet. It is durable: without it the copy would be somebody's database after a power cut.
     pub fn new(path: &Path, page_size: u32) -> io::Result<Self> {
-        let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create(true).truncate(true).mode(0o600).open(path)?;
-        let sidecar = Self { file, page_size };
-        sidecar.write_header(Left::default())?;
-        Ok(sidecar)
-    }
-
-    fn header(&self) -> Option<(u32, Left)> {
-        let mut bytes = [0; HEADER_SIZE];
-        self.file.read_exact_at(&mut bytes, 0).ok()?;
-        let words = words(&bytes);
-        let [magic, page_size, inode, size, modified, changed, sum, _] = *words.first_chunk()?;
-        let is_ours = magic == MAGIC && sum == Checksum::of_parts(&[bytes.get(..48)?]).get();
-        Some((u32::try_from(page_size).ok().filter(|_| is_ours)?, Left([inode, size, modified, changed])))
-    }
-
-    fn write_header(&self, left: Left) -> io::Result<()> {
-        let Left([inode, size, modified, changed]) = left;
-        let mut bytes = Vec::with_capacity(HEADER_SIZE);
-        for word in [MAGIC, u64::from(self.page_size), inode, size, modified, changed] {
-            bytes.extend(word.to_be_bytes());
+        // Another process may have one open, beside a copy that was removed.
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
         }
-        bytes.extend(Checksum::of_parts(&[&bytes]).get().to_be_bytes());
-        bytes.resize(HEADER_SIZE, 0);
-        self.file.write_all_at(&bytes, 0)
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+        let header: Vec<u8> = [MAGIC, u64::from(page_size)].into_iter().flat_map(u64::to_be_bytes).collect();
+        file.write_all_at(&header, 0)?;
+        file.sync_all()?;
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        File::open(directory.unwrap_or(Path::new(".")))?.sync_all()?;
+        Ok(Self { file, page_size })
     }
 
-    /// The stamps of all pages, and whether the copy is the one that was left. From now on it may be another one.
-    pub fn begin(&self, copy: &File) -> io::Result<(Vec<Stamp>, bool)> {
-        let left = self.header().map_or(Left::default(), |(_, left)| left);
-        let is_as_left = left != Left::default() && left == Left::of(copy)?;
-        if left != Left::default() {
-            self.write_header(Left::default())?;
-            self.file.sync_data()?;
-        }
-        let pages = self.file.metadata()?.len().saturating_sub(HEADER_SIZE as u64) / ENTRY_SIZE as u64;
-        let mut stamps = Vec::with_capacity(pages as usize);
+    /// The stamps of the first pages, 0 where there is none.
+    pub fn stamps(&self, pages: u64) -> io::Result<Vec<Stamp>> {
+        let entries = self.file.metadata()?.len().saturating_sub(HEADER_SIZE as u64) / ENTRY_SIZE as u64;
+        let mut left = entries.min(pages) as usize;
+        let mut stamps = Vec::with_capacity(left);
         let mut bytes = vec![0; 4096 * ENTRY_SIZE];
-        while (stamps.len() as u64) < pages {
-            let count = (pages as usize - stamps.len()).min(4096);
+        while left > 0 {
+            let count = left.min(4096);
             let Some(chunk) = bytes.get_mut(..count * ENTRY_SIZE) else { break };
             self.file.read_exact_at(chunk, (HEADER_SIZE + stamps.len() * ENTRY_SIZE) as u64)?;
             stamps.extend(words(chunk).iter().step_by(2).map(|stamp| stamp & !1));
+            left -= count;
         }
-        Ok((stamps, is_as_left))
-    }
-
-    /// The copy is closed, and is trusted as it is now.
-    pub fn end(&self, copy: &File) -> io::Result<()> {
-        copy.sync_data()?;
-        self.file.sync_data()?;
-        self.write_header(Left::of(copy)?)?;
-        self.file.sync_data()
+        Ok(stamps)
     }
 
     /// The checksum that a page has if it came from there.

@@ -293,14 +293,17 @@ impl Source {
         if let Some(error) = self.damage_of(first) {
             return Err(error);
         }
-        if let Some(pages) = self.in_files(run, wanted) {
-            return Ok(keep(object, pages, wanted));
-        }
-        let (bytes, pages) = self.fetch_run(run)?;
-        if let Some(disk) = self.disk.get() {
-            let frames = run.iter().map(|frame| (frame, bytes_of(frame, &bytes, first.offset)));
-            disk.put(&frames.filter_map(|(frame, bytes)| Some((frame, bytes?))).collect::<Vec<_>>());
-        }
+        let pages = match self.in_files(run, wanted) {
+            Some(pages) => pages,
+            None => {
+                let (bytes, pages) = self.fetch_run(run)?;
+                if let Some(disk) = self.disk.get() {
+                    let frames = run.iter().map(|frame| (frame, bytes_of(frame, &bytes, first.offset)));
+                    disk.put(&frames.filter_map(|(frame, bytes)| Some((frame, bytes?))).collect::<Vec<_>>());
+                }
+                pages
+            }
+        };
         let pages = keep(object, pages, wanted);
         // Meanwhile the whole file may have been read, and its pages forgotten.
         if let Some(error) = self.damage_of(first) {

@@ -1,6 +1,8 @@
 //! Replicas of real databases, in memory, read by the reader alone.
 
 mod ahead;
+mod broken_off;
+mod damaged;
 mod following;
 mod hydrating;
 mod keeping;

@@ -3,16 +3,14 @@
 use super::super::hydrate::{Failed, Hydration};
 use super::super::hydrating::frames;
 use super::super::index::Frame;
-use super::super::sidecar::with_suffix;
 use super::super::source::Source;
 use super::super::state::State;
 use super::super::verified::{batches, is_streamed, parts};
-use super::hydrating::{assert_right, become_state, copy, put_companion, put_companion_of, state};
+use super::hydrating::{assert_right, become_state, copy, put_companion, state};
 use super::{Written, key, open, run_sql, txid};
-use crate::config::Hydrate;
-use crate::error::{Error, Kind};
+use crate::error::Kind;
 use crate::replica::Target;
-use crate::store::fault::{Call, Fault};
+use crate::store::fault::Call;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -21,13 +19,13 @@ use std::time::Duration;
 /// Files that come whole when a replica is opened, that are larger, and that are not held in memory.
 const SIZES: [u64; 3] = [100_000, 600_000, 5_000_000];
 
-fn of_size(bytes: u64) -> Written {
+pub(super) fn of_size(bytes: u64) -> Written {
     let mut written = Written::new(4096);
     written.ship(&format!("INSERT INTO t VALUES (1, randomblob({bytes}));"));
     written
 }
 
-fn all_frames(source: &Arc<Source>, state: &State) -> Vec<Frame> {
+pub(super) fn all_frames(source: &Arc<Source>, state: &State) -> Vec<Frame> {
     frames(source, state).map_err(|failed| failed.error).unwrap()
 }
 
@@ -42,7 +40,7 @@ fn damage(written: &Written, source: &Arc<Source>, state: &State) {
     }
 }
 
-fn copied(copy: &Hydration, source: &Arc<Source>, state: &Arc<State>) -> Result<(), Failed> {
+pub(super) fn copied(copy: &Hydration, source: &Arc<Source>, state: &Arc<State>) -> Result<(), Failed> {
     copy.become_state(source, state, &|| true)
 }
 
@@ -175,131 +173,6 @@ fn r13_a_file_that_somebody_changed_is_not_trusted() {
     }
 }
 
-/// What a process that is killed now leaves of a copy, at another place.
-fn left_by_a_kill(path: &Path) -> std::path::PathBuf {
-    let left = path.with_extension("left");
-    for suffix in ["", ".hydration"] {
-        std::fs::copy(with_suffix(path, suffix), with_suffix(&left, suffix)).unwrap();
-    }
-    left
-}
-
-fn count_there(copy: &Hydration, frames: &[Frame]) -> usize {
-    frames.iter().filter(|frame| copy.get(frame).is_some()).count()
-}
-
-/// Nothing but the files tells what was copied, though none has a companion.
-#[test]
-fn r13_a_first_copy_that_was_killed_goes_on_where_it_was() {
-    let (mut written, directory) = (of_size(600_000), tempfile::tempdir().unwrap());
-    for size in [300_000, 5_000_000, 400_000] {
-        written.ship(&format!("CREATE TABLE a{size}(b); INSERT INTO a{size} VALUES (randomblob({size}));"));
-    }
-    let path = directory.path().join("copy.db");
-    let source = written.source();
-    let newest = state(&source, 4);
-    let all = all_frames(&source, &newest);
-    let first = copy(&source, &path, 4);
-    // The fault comes to the large file, after what is copied at once.
-    let fails = Fault::Before(Error::new(Kind::Unavailable, "killed"));
-    written.faults.at(Call::GetRange, 5, fails);
-    copied(&first, &source, &newest).unwrap_err();
-    let there = count_there(&first, &all);
-    assert!(there > 0 && there < all.len(), "{there} of {}", all.len());
-    let left = left_by_a_kill(&path);
-    let again = copy(&source, &left, 4);
-    assert_eq!(count_there(&again, &all), there);
-    let before = written.store_bytes();
-    become_state(&again, &source, 4, true).unwrap();
-    let missing: u64 = all.iter().filter(|frame| first.get(frame).is_none()).map(|frame| u64::from(frame.len)).sum();
-    let opening = 4 * (256 << 10);
-    assert!(written.store_bytes() - before < missing + opening, "{missing}");
-    assert!(std::fs::read(&left).unwrap() == written.states[4]);
-}
-
-/// Of what was written since a sync, a disk that lost power has any sectors.
-#[test]
-fn r13_whatever_a_power_cut_leaves_nothing_wrong_is_shown() {
-    for seed in 1..40_u64 {
-        let mut random = seed;
-        let mut below = |end: u64| {
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (random >> 33) % end
-        };
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("copy.db");
-        let mut written = Written::new([512, 1024, 4096][seed as usize % 3]);
-        for _ in 0..4 {
-            written.ship("INSERT INTO t(b) SELECT randomblob(3000) FROM t LIMIT 20; INSERT INTO t(b) VALUES (randomblob(20000));");
-            written.ship(
-                "UPDATE t SET b = randomblob(2000) WHERE a % 3 = abs(random()) % 3; DELETE FROM t WHERE a % 7 = 1;",
-            );
-        }
-        let source = written.source();
-        let (from, to) = (1 + below(4), 5 + below(4));
-        become_state(&copy(&source, &path, from), &source, from, true).unwrap();
-        let read = |suffix| std::fs::read(with_suffix(&path, suffix)).unwrap();
-        let former = [read(""), read(".hydration")];
-        let copying = copy(&source, &path, to);
-        become_state(&copying, &source, to, true).unwrap();
-        for (suffix, former) in ["", ".hydration"].into_iter().zip(former) {
-            let mut bytes = read(suffix);
-            for (number, sector) in bytes.chunks_mut(512).enumerate() {
-                if below(2) == 0 {
-                    let there = former.get(number * 512..).unwrap_or_default();
-                    let there = &there[..there.len().min(sector.len())];
-                    sector.fill(0);
-                    sector[..there.len()].copy_from_slice(there);
-                }
-            }
-            std::fs::write(with_suffix(&path.with_extension("left"), suffix), bytes).unwrap();
-        }
-        let Ok(left) = Hydration::open(&Hydrate { path: Some(path.with_extension("left")) }, &state(&source, to))
-        else {
-            continue;
-        };
-        assert_right(&left, &written, &source, &format!("seed {seed}"));
-        become_state(&left, &source, to, true).unwrap();
-        assert!(std::fs::read(path.with_extension("left")).unwrap() == written.states[to as usize], "seed {seed}");
-    }
-}
-
-/// A companion tells that they are the same pages.
-#[test]
-fn r13_what_was_only_compacted_is_not_copied_again() {
-    let (mut written, directory) = (of_size(5_000_000), tempfile::tempdir().unwrap());
-    written.ship("INSERT INTO t VALUES (2, 7);");
-    let path = directory.path().join("copy.db");
-    let source = written.source();
-    become_state(&copy(&source, &path, 2), &source, 2, true).unwrap();
-    written.put(1, 1, 2);
-    (1..=2).for_each(|n| written.delete(0, n, n));
-    put_companion_of(&written, 1, 1, 2);
-    let copy = copy(&source, &path, 2);
-    let newest = state(&source, 2);
-    assert!(newest.objects().all(|object| object.info.key == key(1, 1, 2)));
-    all_frames(&source, &newest);
-    let before = written.store_bytes();
-    copied(&copy, &source, &newest).map_err(|failed| failed.error).unwrap();
-    assert_eq!(written.store_bytes() - before, 0);
-    assert_right(&copy, &written, &source, "after a compaction");
-}
-
-/// A copy that was closed in order is trusted, and one that was not is read.
-#[test]
-fn r13_a_copy_that_was_closed_in_order_is_trusted_as_it_was_left() {
-    let (written, directory) = (of_size(600_000), tempfile::tempdir().unwrap());
-    let path = directory.path().join("copy.db");
-    let source = written.source();
-    become_state(&copy(&source, &path, 1), &source, 1, true).unwrap();
-    // What nothing tells of: the sidecar alone is changed.
-    let sidecar = std::fs::File::options().write(true).open(with_suffix(&path, ".hydration")).unwrap();
-    sidecar.write_all_at(&[7; 8], 64 + 16 * 50 + 8).unwrap();
-    let all = all_frames(&source, &state(&source, 1));
-    assert_eq!(count_there(&copy(&source, &path, 1), &all), all.len(), "it is not read");
-    assert_eq!(count_there(&copy(&source, &path, 1), &all), all.len() - 1, "it was opened, and not closed whole");
-}
-
 /// A file of zeros is a small file.
 #[test]
 fn r7_what_inflates_is_not_held_in_memory() {
@@ -325,24 +198,4 @@ fn r7_what_inflates_is_not_held_in_memory() {
     let path = directory.path().join("copy.db");
     become_state(&copy(&source, &path, 1), &source, 1, true).unwrap();
     assert!(std::fs::read(&path).unwrap() == written.states[1]);
-}
-
-/// One damaged page after another, each in another file.
-#[test]
-fn r7_two_damaged_files_do_not_hide_a_third() {
-    for size in [100_000, 600_000] {
-        let mut written = of_size(size);
-        written.ship("INSERT INTO t VALUES (2, 7);");
-        let source = written.source();
-        let connected = open(&source, Target::Txid(txid(2))).unwrap();
-        written.put(1, 1, 1);
-        written.put(2, 1, 1);
-        // The number of a page, in front of it.
-        let at = all_frames(&source, &state(&source, 1))[10].offset as usize;
-        for level in [0, 2] {
-            written.store.damage(&key(level, 1, 1), |bytes| bytes[at..at + 4].fill(0x55)).unwrap();
-        }
-        super::super::flight::forget_pages();
-        written.assert_sees(&connected, 2);
-    }
 }
