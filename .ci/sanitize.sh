@@ -4,7 +4,7 @@
 # address: the suites that load the library, with one that is built with AddressSanitizer; where the host is the shell,
 # also with LeakSanitizer (Python leaks by itself). The runtime is that of the C compiler, loaded before the host's code.
 #
-# thread: the library's own tests with ThreadSanitizer. The standard library is built with it too: else the order that
+# thread: the library's own tests of what has threads, with ThreadSanitizer. The standard library is built with it too: else the order that
 # its locks make is not seen, and each use of them is reported.
 #
 # A nightly toolchain is needed, for thread also the standard library's sources.
@@ -38,7 +38,8 @@ thread() {
     fi
     # The runtime does not know newer kernels' wide randomisation of addresses.
     TSAN_OPTIONS="suppressions=$PWD/.ci/tsan.supp" RUSTFLAGS="-Zsanitizer=thread" CFLAGS="-fsanitize=thread" setarch -R \
-        "$CARGO" +nightly test --locked --lib -Zbuild-std --target "$target" --target-dir target/thread
+        "$CARGO" +nightly test --locked --lib -Zbuild-std --target "$target" --target-dir target/thread -- \
+        lock:: pool:: store:: writer:: reader:: vfs::
 }
 
 [ $# -gt 0 ] || set -- address thread
