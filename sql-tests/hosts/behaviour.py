@@ -10,7 +10,8 @@ import threading
 import time
 
 import lib
-from host import HERE, assert_restores, cases_of, replicate, restore, run_threads, sync, thread_count, wait_for
+from host import HERE, assert_restores, cases_of, program, replicate, restore, run_threads, sync, thread_count, wait_for
+from lifetimes import bundled
 
 
 def a_process_without_a_replicated_database_has_no_thread_of_ours(scratch):
@@ -235,6 +236,34 @@ def an_interrupt_ends_a_wait(scratch):
     started = time.monotonic()
     message = lib.error_of(db, "SELECT litestream_sync(60)")
     lib.check(time.monotonic() - started < 10 and "interrupt" in message.lower(), time.monotonic() - started, "s:", message)
+
+
+def an_interrupt_ends_a_pragma_that_waits(scratch):
+    """Of a host that can be asked while nothing runs (3.41), and a connection that was opened after the load."""
+    script = f"""
+import os, threading, time
+{bundled(scratch, "pysqlite3")}
+def connect(path):
+    return pysqlite3.connect(path, isolation_level=None, check_same_thread=False)
+loader = connect(":memory:")
+loader.enable_load_extension(True); loader.load_extension({str(lib.LIBRARY)!r})
+db = connect({str(scratch / "app.db")!r})
+db.execute("SELECT litestream_replicate(NULL, 'file://{scratch}/app.db-replica', ?)", ('{{"close_timeout":"100ms"}}',)).fetchall()
+db.execute("CREATE TABLE t(a)")
+db.execute("PRAGMA litestream_sync").fetchall()
+os.rename({str(scratch / "app.db-replica")!r}, {str(scratch / "away")!r})
+open({str(scratch / "app.db-replica")!r}, "w").close()
+db.execute("INSERT INTO t VALUES (1)")
+threading.Timer(0.5, db.interrupt).start()
+started = time.monotonic()
+try:
+    print(db.execute("PRAGMA litestream_sync").fetchall())
+except Exception as error:
+    lib.check("interrupt" in str(error).lower(), repr(error))
+lib.check(0.3 < time.monotonic() - started < 10, time.monotonic() - started)
+lib.check(db.execute("SELECT count(*) FROM t").fetchall() == [(1,)])
+"""
+    lib.check(program(script) == (0, ""), program(script))
 
 
 def p12_starts_beside_a_busy_writer_succeed(scratch):

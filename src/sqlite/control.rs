@@ -1,6 +1,7 @@
 //! What a tap makes of file controls, the publication of an exclusive connection (P4), PRAGMAs, the name of the VFS, of
 //! a database that is about to leave WAL mode (P16), and of a WAL that cannot be synced.
 
+use super::read_file::Waiting;
 use super::tap::{PragmaAnswer, Tap};
 use crate::panic::guard;
 use sqlite3ext_sys as ffi;
@@ -10,7 +11,8 @@ pub(super) unsafe extern "C" fn x_file_control(file: *mut ffi::sqlite3_file, op:
     // SAFETY: called by SQLite on a tapped file.
     unsafe {
         let tap = Tap::of(file);
-        let is_plain = !matches!(op as u32, ffi::SQLITE_FCNTL_VFSNAME | ffi::SQLITE_FCNTL_PRAGMA);
+        let is_plain =
+            !matches!(op as u32, ffi::SQLITE_FCNTL_VFSNAME | ffi::SQLITE_FCNTL_PRAGMA | ffi::SQLITE_FCNTL_PDB);
         if is_plain && !tap.is_active() {
             return (tap.base_file_control)(file, op, arg);
         }
@@ -38,10 +40,15 @@ unsafe extern "C" fn file_control(file: *mut ffi::sqlite3_file, op: c_int, arg: 
                 });
             }
             ffi::SQLITE_FCNTL_PRAGMA => {
-                if let Some(rc) = pragma(arg.cast(), |name, argument| tap.observer.pragma(name, argument)) {
+                let waiting = Waiting::in_pragma(tap.db);
+                let answer = |name: &str, argument: Option<&str>| {
+                    tap.observer.pragma(name, argument, &|| waiting.is_interrupted())
+                };
+                if let Some(rc) = pragma(arg.cast(), answer) {
                     return rc;
                 }
             }
+            ffi::SQLITE_FCNTL_PDB => tap.db = arg.cast(),
             _ => {}
         }
         let rc = (tap.base_file_control)(file, op, arg);

@@ -170,8 +170,8 @@ unsafe extern "C" fn x_read(file: *mut ffi::sqlite3_file, out: *mut c_void, n: c
     }
 }
 
-/// Somebody inside a read waits for the store.
-struct Waiting {
+/// Somebody inside a read, or a PRAGMA, waits for the store.
+pub(super) struct Waiting {
     db: *mut *mut ffi::sqlite3,
     may_nest: bool,
     /// When a nested statement may ask next.
@@ -186,7 +186,13 @@ impl Waiting {
         Self { db: open.db, may_nest: open.may_nest, next: Cell::new(None) }
     }
 
-    fn is_interrupted(&self) -> bool {
+    /// While a PRAGMA is prepared nothing runs: a nested statement would take the interruption back. `db` is null, or
+    /// where SQLite keeps the connection that uses the file.
+    pub(super) fn in_pragma(db: *mut *mut ffi::sqlite3) -> Self {
+        Self { db, may_nest: false, next: Cell::new(None) }
+    }
+
+    pub(super) fn is_interrupted(&self) -> bool {
         if self.db.is_null() {
             return false;
         }
@@ -275,8 +281,7 @@ unsafe extern "C" fn x_file_control(file: *mut ffi::sqlite3_file, op: c_int, arg
         let open = open_of(file);
         match op as u32 {
             ffi::SQLITE_FCNTL_PRAGMA => {
-                // While it is prepared nothing runs: a nested statement would take the interruption back.
-                let waiting = Waiting { may_nest: false, ..Waiting::of(open) };
+                let waiting = Waiting::in_pragma(open.db);
                 let answer =
                     |name: &str, argument: Option<&str>| open.file.pragma(name, argument, &|| waiting.is_interrupted());
                 pragma(arg.cast(), answer).unwrap_or(not_found)

@@ -84,8 +84,8 @@ pub trait Observer: Send + Sync {
     fn refuses_to_leave_wal(&self) -> bool;
     /// A commit in rollback mode is being written to the database (P16).
     fn rollback_commit(&self);
-    /// A PRAGMA was given for this database.
-    fn pragma(&self, name: &str, argument: Option<&str>) -> PragmaAnswer;
+    /// A PRAGMA was given for this database. `cancelled` is asked while something is waited for.
+    fn pragma(&self, name: &str, argument: Option<&str>, cancelled: &dyn Fn() -> bool) -> PragmaAnswer;
 }
 
 type Write = unsafe extern "C" fn(*mut ffi::sqlite3_file, *const c_void, c_int, i64) -> c_int;
@@ -118,6 +118,9 @@ pub(super) struct Tap {
     pub(super) holds_restart_locks: bool,
     /// The last file control asked whether the file was moved, as SQLite does right before a last close.
     pub(super) closing: bool,
+    /// Where SQLite keeps the connection that is using the file (SQLITE_FCNTL_PDB), as long as it is open; null of an
+    /// adopted one: SQLite says it once, at the open.
+    pub(super) db: *mut *mut ffi::sqlite3,
     role: TapRole,
 }
 
@@ -224,6 +227,7 @@ pub(super) unsafe fn tap(file: *mut ffi::sqlite3_file, role: TapRole, observer: 
         writing: false,
         holds_restart_locks: false,
         closing: false,
+        db: std::ptr::null_mut(),
         role,
     });
     let tap = Box::into_raw(tap);

@@ -4,7 +4,7 @@ use super::by_uri::{self, Refused, Wanted};
 use super::exclusive::Exclusive;
 use super::files::Usage;
 use crate::config::Options;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::lock::{Mutex, PerProcess, RwLock};
 use crate::sqlite::{
     BaseFile, BaseVfs, FileRole, Observer, PragmaAnswer, Shim, WalIndexHeader, WalIndexStart, install_shim,
@@ -239,7 +239,7 @@ impl Observer for Database {
         }
     }
 
-    fn pragma(&self, name: &str, argument: Option<&str>) -> PragmaAnswer {
+    fn pragma(&self, name: &str, argument: Option<&str>, cancelled: &dyn Fn() -> bool) -> PragmaAnswer {
         let Some(primary) = self.primary() else { return PragmaAnswer::Forward };
         match (name.to_ascii_lowercase().as_str(), argument) {
             ("journal_mode", Some(mode)) if !mode.eq_ignore_ascii_case("wal") => PragmaAnswer::Refuse(format!(
@@ -247,8 +247,9 @@ impl Observer for Database {
                  SELECT litestream_stop() first",
                 self.path
             )),
-            ("litestream_sync", _) => match primary.sync(crate::config::SYNC_TIMEOUT, &|| false) {
+            ("litestream_sync", _) => match primary.sync(crate::config::SYNC_TIMEOUT, cancelled) {
                 Ok(txid) => PragmaAnswer::Row(txid.map(|t| t.to_string())),
+                Err(error) if error.kind() == Kind::Interrupted => PragmaAnswer::Interrupted,
                 Err(error) => PragmaAnswer::Refuse(error.to_string()),
             },
             _ => PragmaAnswer::Forward,
