@@ -15,8 +15,8 @@ SELECT count(*), url = 'file://$DIR/replica' FROM litestream_status;
 -- (What the VFS below logs is its own.)
 .log off
 -- A replica that belongs to another database: the open succeeds, as it would with the store away; the status says it.
+.shell sqlite3 stranger.db 'CREATE TABLE t(a)'
 .open file:stranger.db?replica=file://$DIR/replica
-PRAGMA journal_mode = WAL;
-CREATE TABLE t(a);
+SELECT count(*) FROM t;
 SELECT litestream_sync();
 SELECT state FROM litestream_status WHERE path LIKE '%stranger.db';

@@ -218,6 +218,15 @@ fn parameter<'a>(parameters: &'a [(String, String)], name: &str) -> Option<&'a s
     parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
 }
 
+/// Whether a parameter is on; if it is not there, `absent`.
+///
+/// # Errors
+/// [`Kind::Invalid`](crate::error::Kind::Invalid): it says neither.
+pub fn parameter_is_on(parameters: &[(String, String)], name: &str, absent: bool) -> Result<bool> {
+    let is_on = |text: &str| switch(text).map_err(|error| error.context(format!("parameter {name}")));
+    parameter(parameters, name).map_or(Ok(absent), is_on)
+}
+
 /// On or off, as in a parameter of SQLite's own.
 fn switch(text: &str) -> Result<bool> {
     match text.to_ascii_lowercase().as_str() {

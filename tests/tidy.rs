@@ -23,8 +23,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "vfs",
         &[
-            "error", "lock", "panic", "thread", "config", "time", "ltx", "wal", "store", "replica", "writer", "reader",
-            "sqlite",
+            "error", "lock", "panic", "pool", "thread", "config", "time", "ltx", "wal", "store", "replica", "writer",
+            "reader", "sqlite",
         ],
     ),
     (

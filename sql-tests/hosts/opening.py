@@ -1,10 +1,13 @@
-"""The ways in which a host opens databases: before and after the load, shared, exclusive, mapped, beside others."""
+"""The ways in which a host opens databases: before and after the load, shared, exclusive, mapped, beside others, by URI."""
+import os
 import sqlite3
 import subprocess
+import sys
 import threading
+import time
 
 import lib
-from host import assert_restores, cases_of, loaded, replicate, run_threads, sync
+from host import PRELUDE, assert_restores, cases_of, loaded, replicate, run_threads, sync, wait_for
 
 
 def a_connection_from_before_the_load_and_one_from_after_it(scratch):
@@ -163,6 +166,227 @@ def a_forced_restore_is_refused_while_any_connection_holds_the_database(scratch)
     other.wait()
     db.execute(*force[:1], force[1:]).fetchall()
     lib.check(lib.scalar(lib.connect(scratch / "target.db"), "SELECT count(*) FROM t") == 0, "not restored")
+
+
+def by_uri(scratch, name="app.db", **parameters):
+    """A connection by URI that never waits for a lock: nothing of ours may cost it SQLITE_BUSY."""
+    more = "".join(f"&{key}={value}" for key, value in parameters.items())
+    uri = f"file:{scratch}/{name}?replica=file://{scratch}/{name}-replica{more}"
+    return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=0)
+
+
+def of_status(db, column):
+    return lib.scalar(db, f"SELECT {column} FROM litestream_status WHERE role = 'primary'")
+
+
+def until(condition, *what, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        lib.check(time.monotonic() < end, *what)
+        time.sleep(0.01)
+
+
+def p16_by_uri_wal_mode_is_set_after_the_first_commit(scratch):
+    """What must be chosen before it is kept, and no statement meets a lock of ours."""
+    loaded()
+    db = by_uri(scratch)
+    for pragma in ("page_size = 8192", "encoding = 'UTF-16le'"):
+        db.execute(f"PRAGMA {pragma}").fetchall()
+    lib.check("first commit" in lib.error_of(db, "SELECT litestream_sync()"), "of an empty database")
+    rolled_back = by_uri(scratch, "rolled_back.db")
+    for sql in ("BEGIN", "CREATE TABLE t(a)", "ROLLBACK"):
+        rolled_back.execute(sql)
+    time.sleep(0.1)
+    lib.check(lib.scalar(rolled_back, "PRAGMA journal_mode") == "delete", "set before the first commit")
+    rolled_back.close()
+    db.execute("PRAGMA auto_vacuum = FULL").fetchall()  # a commit, where there is nothing yet
+    db.execute("CREATE TABLE t(a)")
+    for number in range(200):
+        db.execute("INSERT INTO t VALUES (?)", (number,))
+        lib.check(lib.scalar(db, "SELECT count(*) FROM t") == number + 1, "rows")
+    found = [lib.scalar(db, f"PRAGMA {name}") for name in ("journal_mode", "page_size", "auto_vacuum", "encoding")]
+    lib.check(found == ["wal", 8192, 1, "UTF-16le"], found)
+    sync(db)
+    lib.check(of_status(db, "state") == "running", "state", of_status(db, "state"))
+    lib.check("refused" in lib.error_of(db, "PRAGMA journal_mode = DELETE"), "left WAL mode")
+    db.close()
+    assert_restores(scratch, "app.db")
+
+
+def p16_by_uri_the_first_commit_alone_is_replicated(scratch):
+    """Without a further access."""
+    loaded()
+    db = by_uri(scratch)
+    db.execute("CREATE TABLE t(a)")
+    loader = lib.connect(":memory:")
+    until(lambda: of_status(loader, "durable_txid"), "not shipped:", lambda: of_status(loader, "last_error"))
+    lib.check(of_status(loader, "state") == "running", of_status(loader, "state"))
+    db.close()
+    assert_restores(scratch, "app.db")
+
+
+def p16_by_uri_sync_waits_for_wal_mode(scratch):
+    """By the function and by the PRAGMA, right after the first commit."""
+    loaded()
+    for name, sql in (("one.db", "SELECT litestream_sync()"), ("two.db", "PRAGMA litestream_sync")):
+        db = by_uri(scratch, name)
+        lib.check("first commit" in lib.error_of(db, sql), sql)
+        db.execute("CREATE TABLE t(a)")
+        lib.check(lib.scalar(db, sql) == "0000000000000001", sql)
+        db.close()
+        assert_restores(scratch, name)
+
+
+def p16_by_uri_an_existing_database_is_set_at_its_first_access(scratch):
+    lib.connect(scratch / "app.db").executescript("CREATE TABLE t(a); INSERT INTO t VALUES (1)").connection.close()
+    loaded()
+    db = by_uri(scratch)
+    lib.check(lib.scalar(db, "SELECT a FROM t") == 1, "rows")
+    lib.check(lib.scalar(db, "PRAGMA journal_mode") == "wal", "not set")
+    sync(db)
+    db.close()
+    assert_restores(scratch, "app.db")
+
+
+def p16_by_uri_locks_of_others_are_waited_for(scratch):
+    """A reader that does not end, and an exclusive connection: the status says so, and afterwards it begins by itself."""
+    status = lib.connect(":memory:", load=True)
+    for name, hold, let_go in (("read.db", "BEGIN; SELECT * FROM t", "COMMIT"),
+                               ("exclusive.db", "PRAGMA locking_mode = EXCLUSIVE; INSERT INTO t VALUES (2)",
+                                "PRAGMA locking_mode = NORMAL; SELECT * FROM t")):
+        lib.connect(scratch / name).executescript("CREATE TABLE t(a); INSERT INTO t VALUES (1)").connection.close()
+        other = lib.connect(scratch / name)
+        for sql in hold.split(";"):
+            other.execute(sql).fetchall()
+        db = by_uri(scratch, name)
+        if name == "read.db":
+            lib.check(lib.scalar(db, "SELECT a FROM t") == 1, "rows")
+            lib.check("set to WAL mode" in lib.error_of(db, "SELECT litestream_sync(0.2)"), "the reason of sync")
+        else:
+            lib.check("locked" in lib.error_of(db, "SELECT a FROM t"), "an exclusive connection lets others read")
+        lib.check(of_status(status, "state") == "waiting", of_status(status, "state"))
+        lib.check("EXCLUSIVE" in of_status(status, "last_error"), of_status(status, "last_error"))
+        for sql in let_go.split(";"):
+            other.execute(sql).fetchall()
+        until(lambda: of_status(status, "state") == "running", name, "is not replicated")
+        sync(db)
+        other.close()
+        db.close()
+        assert_restores(scratch, name)
+        lib.scalar(status, "SELECT litestream_stop(?)", str(scratch / name))
+
+
+def p16_by_uri_a_database_that_is_closed_at_once_is_replicated_by_the_next_open(scratch):
+    loaded()
+    for sql in ("CREATE TABLE t(a)", "INSERT INTO t VALUES (1)"):
+        db = by_uri(scratch)
+        db.execute(sql)
+        db.close()
+    db = by_uri(scratch)
+    lib.check(lib.scalar(db, "PRAGMA journal_mode") == "wal", "not set")
+    sync(db)
+    db.close()
+    assert_restores(scratch, "app.db")
+
+
+def p16_by_uri_threads_that_write_and_read_meet_no_lock_of_ours(scratch):
+    """While it is tried again and again: one connection writes, and its reader has a transaction open all the time."""
+    loaded()
+    for _ in range(20):
+        (scratch / "app.db").unlink(missing_ok=True)
+        db, reader = by_uri(scratch, set_wal=0), lib.connect(scratch / "app.db")
+        db.execute("CREATE TABLE t(a)")
+        db.close()
+        db = by_uri(scratch)
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM t").fetchall()
+        for number in range(30):  # reads only: a writer would wait for the reader in rollback mode
+            lib.scalar(db, "SELECT count(*) FROM t")
+            db.execute("BEGIN IMMEDIATE")
+            db.execute("ROLLBACK")
+        reader.execute("COMMIT")
+        until(lambda: of_status(db, "state") in ("running", "starting"), "not begun")
+        lib.scalar(db, "SELECT litestream_stop()")
+        db.close()
+        reader.close()
+        subprocess.run(["rm", "-rf", scratch / ".app.db-litestream", scratch / "app.db-replica"], check=True)
+
+
+def p16_by_uri_set_wal_off_leaves_the_mode_to_the_application(scratch):
+    loaded()
+    db = by_uri(scratch, set_wal=0)
+    db.execute("CREATE TABLE t(a)")
+    time.sleep(0.2)
+    lib.check(lib.scalar(db, "PRAGMA journal_mode") == "delete", "set")
+    lib.check("WAL mode" in lib.error_of(db, "SELECT litestream_sync()"), "the reason")
+    db.execute("PRAGMA journal_mode = WAL").fetchall()
+    db.execute("INSERT INTO t VALUES (1)")
+    sync(db)
+    db.close()
+    assert_restores(scratch, "app.db")
+
+
+def p16_by_uri_what_cannot_be_written_to_is_refused_and_left_alone(scratch):
+    lib.connect(scratch / "app.db").executescript("CREATE TABLE t(a)").connection.close()
+    before = (scratch / "app.db").read_bytes()
+    loaded()
+    status = lib.connect(":memory:")
+    for parameter, reason in (("mode=ro", "read-only"), ("immutable=1", "read-only"), ("nolock=1", "nolock")):
+        name, _, value = parameter.partition("=")
+        try:
+            lib.scalar(by_uri(scratch, **{name: value}), "SELECT * FROM t")
+            raise AssertionError(f"opened with {parameter}")
+        except sqlite3.OperationalError:
+            lib.check(reason in of_status(status, "last_error"), of_status(status, "last_error"))
+    lib.check((scratch / "app.db").read_bytes() == before, "changed")
+    # SQLite opens a file that may not be written to for reading.
+    (scratch / "app.db").chmod(0o444)
+    if os.getuid() != 0:
+        lib.check(lib.scalar(by_uri(scratch), "SELECT count(*) FROM t") == 0, "rows")
+        lib.check((scratch / "app.db").read_bytes() == before, "changed")
+
+
+def p16_by_uri_a_first_transaction_that_died_leaves_the_choice_of_the_page_size(scratch):
+    """Its pages are in the file, and a journal beside it takes them back: there was no commit yet."""
+    script = f"""
+import os, sqlite3
+db = sqlite3.connect({str(scratch / "app.db")!r}, isolation_level=None)
+db.executescript("PRAGMA cache_size = 5; BEGIN; CREATE TABLE t(a)")
+for _ in range(200): db.execute("INSERT INTO t VALUES (randomblob(3000))")
+os._exit(0)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+    lib.check((scratch / "app.db").stat().st_size > 0 and (scratch / "app.db-journal").exists(), "no hot journal")
+    loaded()
+    db = by_uri(scratch)
+    db.execute("PRAGMA page_size = 8192").fetchall()
+    lib.check(lib.scalar(db, "SELECT count(*) FROM sqlite_schema") == 0, "tables")
+    db.execute("PRAGMA page_size = 8192").fetchall()
+    db.execute("CREATE TABLE t(a)")
+    sync(db)
+    lib.check(lib.scalar(db, "PRAGMA page_size") == 8192, lib.scalar(db, "PRAGMA page_size"))
+    db.close()
+    assert_restores(scratch, "app.db")
+
+
+def p16_by_uri_forks_while_wal_mode_is_set(scratch):
+    """A child finds no mutex of SQLite held by our thread."""
+    loaded()
+    for number in range(30):
+        db = by_uri(scratch, f"{number}.db")
+        db.execute("CREATE TABLE t(a)")
+        time.sleep(number / 2000)
+        child = os.fork()
+        if child == 0:
+            own = sqlite3.connect(scratch / f"child-{number}.db", isolation_level=None)
+            own.executescript("CREATE TABLE t(a); INSERT INTO t VALUES (1)")
+            own.close()
+            os._exit(0)
+        lib.check(wait_for(child, 20) == 0, "the child of", number)
+        db.execute("INSERT INTO t VALUES (1)")
+        sync(db)
+        db.close()
+        assert_restores(scratch, f"{number}.db")
 
 
 CASES = cases_of(globals())

@@ -36,8 +36,7 @@ pub(super) fn sync(connection: Connection, arguments: &[Value]) -> Result<Value>
              waits until a TXID is visible here",
         ));
     }
-    let primary = main_primary(connection).ok_or_else(|| not_replicated(connection))?;
-    let txid = primary.sync(timeout, &|| connection.is_interrupted())?;
+    let txid = await_primary(connection, timeout)?.sync(timeout, &|| connection.is_interrupted())?;
     Ok(txid.map(|t| t.to_string()).into())
 }
 
@@ -55,7 +54,7 @@ pub(super) fn wait(connection: Connection, arguments: &[Value]) -> Result<Value>
     let cancelled = || connection.is_interrupted();
     let reached = match replica::of(connection) {
         Some(replica) => replica.wait(txid, timeout, connection.keeps_reading(), &cancelled)?,
-        None => main_primary(connection).ok_or_else(|| not_replicated(connection))?.wait(txid, timeout, &cancelled)?,
+        None => await_primary(connection, timeout)?.wait(txid, timeout, &cancelled)?,
     };
     Ok(Value::Text(reached.to_string()))
 }
@@ -105,14 +104,16 @@ fn main_primary(connection: Connection) -> Option<Arc<Primary>> {
     primary::find(&connection.file_name("main"))
 }
 
+/// The same, also where it is about to begin.
+fn await_primary(connection: Connection, timeout: Duration) -> Result<Arc<Primary>> {
+    let primary = primary::await_primary(&connection.file_name("main"), timeout, &|| connection.is_interrupted())?;
+    primary.ok_or_else(|| not_replicated(connection))
+}
+
 fn not_replicated(connection: Connection) -> Error {
     let name = connection.file_name("main");
-    if primary::is_waiting(&name) {
-        let text = format!(
-            "{name} is not replicated yet: it was opened with ?replica=, and waits until it is in WAL mode: PRAGMA \
-             journal_mode = WAL (litestream_status tells if something else keeps it)"
-        );
-        return Error::new(Kind::NotFound, text);
+    if let Some(why) = primary::waits_for(&name) {
+        return Error::new(Kind::NotFound, format!("{name} is not replicated yet: {why}"));
     }
     let name = if name.is_empty() { "this in-memory database".to_owned() } else { name };
     Error::new(

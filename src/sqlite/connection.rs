@@ -1,7 +1,10 @@
 //! A connection of the host, as far as we use it: only on the thread that called us, during that call.
 
 use super::api::{call, text_of};
+use super::fork::unforked;
+use super::lifetime::{Ticket, unseen};
 use super::read_file::ReplicaFile;
+use super::shim::BaseVfs;
 use super::tap::{Observer, TapRole, WalIndexHeader, is_tapped, published_header, tap};
 use crate::error::{Error, Kind, Result};
 use sqlite3ext_sys as ffi;
@@ -173,6 +176,33 @@ impl Connection {
             call!(close_v2(db));
             result
         }
+    }
+
+    /// Opens the database at `path` through the VFS below the shim, runs `body` on it, and closes it: on a thread of
+    /// ours, while the host's own go on. No tap is told, nothing is waited for, and no fork happens meanwhile: each call
+    /// takes mutexes of SQLite.
+    ///
+    /// # Errors
+    /// Those of `body`; [`Kind::Busy`] without a connection in the process.
+    pub fn with_unseen<T>(vfs: BaseVfs, path: &str, body: impl FnOnce(Self) -> Result<T>) -> Result<T> {
+        let _ticket = Ticket::new()?;
+        let name = CString::new(path).map_err(|_| Error::invalid("a path with a zero byte"))?;
+        unforked(|| {
+            let mut db = std::ptr::null_mut();
+            // SAFETY: a new connection, used by this thread only and closed before the return; `body` finalizes what it
+            // prepares.
+            unsafe {
+                let flags = ffi::SQLITE_OPEN_READWRITE | ffi::SQLITE_OPEN_PRIVATECACHE;
+                let rc = unseen(|| call!(open_v2(name.as_ptr(), &mut db, flags as c_int, vfs.name())));
+                let result = if rc == 0 {
+                    body(Self(db))
+                } else {
+                    Err(sql_error(rc, &format!("open {path}: {}", text_of(call!(errmsg(db))))))
+                };
+                call!(close_v2(db));
+                result
+            }
+        })
     }
 
     /// Puts taps on the schema's open database and WAL files, if they have none (P14).

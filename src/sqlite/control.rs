@@ -100,6 +100,8 @@ pub(super) unsafe fn pragma(
     }
 }
 
+/// The lock by which a transaction begins, or goes on.
+///
 /// P16: `PRAGMA journal_mode` without a schema takes attached databases out of WAL mode, and asks only for `main`. It
 /// takes the exclusive lock of the database file for it, with the WAL open. So do a last close, which has asked whether
 /// the file was moved, and a connection that becomes exclusive, which is in a transaction.
@@ -117,10 +119,13 @@ pub(super) unsafe extern "C" fn x_lock(file: *mut ffi::sqlite3_file, level: c_in
         {
             return ffi::SQLITE_BUSY as c_int;
         }
-        match tap.base().xLock {
-            Some(lock) => lock(file, level),
-            None => ffi::SQLITE_IOERR as c_int,
+        let Some(lock) = tap.base().xLock else { return ffi::SQLITE_IOERR as c_int };
+        if !tap.is_active() {
+            return lock(file, level);
         }
+        let (begins, mut rc) = (level == ffi::SQLITE_LOCK_SHARED as c_int, None);
+        let _ = guard(|| tap.observer.locking(begins, &mut || rc = Some(lock(file, level))));
+        rc.unwrap_or_else(|| lock(file, level))
     }
 }
 

@@ -101,6 +101,9 @@ unsafe extern "C" fn later_connection(
     _message: *mut *mut c_char,
     _table: *const ffi::sqlite3_api_routines,
 ) -> c_int {
+    if super::lifetime::is_unseen() {
+        return ffi::SQLITE_OK as c_int;
+    }
     let outcome = guard(|| crate::sql::define(Connection::new(db)));
     if let Err(error) = outcome.and_then(|r| r) {
         let _ = guard(|| api::log(ffi::SQLITE_WARNING as c_int, &format!("litestream: {error}")));

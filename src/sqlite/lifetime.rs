@@ -8,6 +8,7 @@ use super::connection::Connection;
 use crate::error::{Error, Kind, Result};
 use crate::panic::guard;
 use sqlite3ext_sys as ffi;
+use std::cell::Cell;
 use std::ffi::{CStr, c_int, c_void};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -67,6 +68,29 @@ fn tell(open: bool) {
     if let Some(listener) = LISTENER.get() {
         let _ = guard(|| listener(open));
     }
+}
+
+thread_local! {
+    static UNSEEN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `body`, which opens a connection of ours: it is not the host's, so it has none of our functions and does not
+/// count.
+pub(super) fn unseen<T>(body: impl FnOnce() -> T) -> T {
+    struct Restore;
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            UNSEEN.set(false);
+        }
+    }
+    UNSEEN.set(true);
+    let _restore = Restore;
+    body()
+}
+
+/// Whether the connection that is being opened is ours.
+pub(super) fn is_unseen() -> bool {
+    UNSEEN.get()
 }
 
 /// Held by each handle of ours.

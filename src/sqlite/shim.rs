@@ -15,11 +15,12 @@ const VFS_NAME_C: &std::ffi::CStr = c"litestream-primary";
 
 /// Who is told of files that are opened through the shim.
 pub trait Shim: Send + Sync {
-    /// A database is about to be opened by a URI with these parameters; `path` is its full path.
+    /// A database is about to be opened by a URI with these parameters; `path` is its full path. `is_read_only`: it is
+    /// opened for reading alone.
     ///
     /// # Errors
     /// The open fails with SQLITE_CANTOPEN, for the reason that stands in `sqlite3_log`.
-    fn opening(&self, path: &str, parameters: &[(String, String)]) -> Result<()>;
+    fn opening(&self, path: &str, parameters: &[(String, String)], is_read_only: bool) -> Result<()>;
     /// A database was opened; `path` is its full path. Who listens to it?
     fn database_opened(&self, path: &str) -> Option<Arc<dyn Observer>>;
     /// The WAL of the database at `database` was opened.
@@ -52,6 +53,11 @@ impl BaseVfs {
     fn get(&self) -> &ffi::sqlite3_vfs {
         // SAFETY: a registered VFS is not freed.
         unsafe { &*self.0 }
+    }
+
+    /// The name under which it is registered.
+    pub(super) fn name(&self) -> *const c_char {
+        self.get().zName
     }
 
     /// Bytes of a file object.
@@ -230,7 +236,9 @@ unsafe fn by_uri(name: *const c_char, flags: u32) -> Result<()> {
         (std::ffi::CStr::from_ptr(name), parameters)
     };
     match path.to_str() {
-        Ok(path) if !parameters.is_empty() => guard(|| registered.shim.opening(path, &parameters))?,
+        Ok(path) if !parameters.is_empty() => {
+            guard(|| registered.shim.opening(path, &parameters, flags & ffi::SQLITE_OPEN_READONLY != 0))?
+        }
         _ => Ok(()),
     }
 }

@@ -80,6 +80,8 @@ pub trait Observer: Send + Sync {
     fn checkpoint(&self, begins: bool, index: &WalIndexStart);
     /// A write to the WAL, or its sync, has failed: what was written is no commit (P4).
     fn wal_failed(&self);
+    /// A lock of the database file is asked for, by `lock`. `begins`: the connection has none yet.
+    fn locking(&self, begins: bool, lock: &mut dyn FnMut());
     /// The database is about to leave WAL mode. Whether that is refused (P16).
     fn refuses_to_leave_wal(&self) -> bool;
     /// A commit in rollback mode is being written to the database (P16).

@@ -24,7 +24,11 @@ pub fn stop(path: &str, cancelled: &dyn Fn() -> bool) -> Result<Option<Txid>> {
     let not_there = || Error::new(Kind::NotFound, format!("{path} is not replicated by this process"));
     let database = database.ok_or_else(not_there)?;
     let _control = database.control.lock();
-    let primary = database.primary().ok_or_else(not_there)?;
+    database.wal_mode.settle();
+    let Some(primary) = database.primary() else {
+        database.set_primary(None);
+        return Err(not_there());
+    };
     let outcome = primary.stop(cancelled);
     database.set_primary(None);
     outcome

@@ -1,14 +1,14 @@
 //! A primary by URI, `file:app.db?replica=URL`: an application replicates by how it opens its database, without SQL.
 //!
 //! The URL is proven when the database is opened; replication begins when SQLite opens the WAL, so a database that is
-//! not in WAL mode waits until it is (P16). There it is under SQLite's locks, without a connection that could be asked:
+//! not in WAL mode waits until it is, and is put into it ([`super::wal_mode`], P16). There it is under SQLite's locks, without a connection that could be asked:
 //! the page size comes from the file, what is published from the taps, and where to go on is found out on a thread of
 //! ours.
 
 use super::by_sql::Stores;
 use super::files::BaseFiles;
 use super::primary::{Database, base, database, pools};
-use crate::config::Options;
+use crate::config::{self, Options};
 use crate::error::{Error, Kind, Result};
 use crate::store::{Counters, Store};
 use crate::time::Timestamp;
@@ -47,9 +47,9 @@ pub(super) struct Refused {
 ///
 /// # Errors
 /// A URL or an option that is none; those of the store's first answer; another replica than the one it has.
-pub(super) fn opening(path: &str, parameters: &[(String, String)]) -> Result<()> {
+pub(super) fn opening(path: &str, parameters: &[(String, String)], is_read_only: bool) -> Result<()> {
     let Some((_, url)) = parameters.iter().find(|(name, _)| name == PARAMETER) else { return Ok(()) };
-    let outcome = begin(path, url, parameters);
+    let outcome = refuse_unfit(path, parameters, is_read_only).and_then(|()| begin(path, url, parameters));
     let refused = outcome.as_ref().err().map(|error| Refused {
         url: super::replica::shown(url),
         error: error.clone(),
@@ -59,12 +59,22 @@ pub(super) fn opening(path: &str, parameters: &[(String, String)]) -> Result<()>
     outcome
 }
 
-fn begin(path: &str, url: &str, parameters: &[(String, String)]) -> Result<()> {
-    if parameters.iter().any(|(name, value)| (name, value) == (&"mode".to_owned(), &"ro".to_owned())) {
+/// What cannot be written to is not replicated, and what takes no locks has no WAL.
+fn refuse_unfit(path: &str, parameters: &[(String, String)], is_read_only: bool) -> Result<()> {
+    let is_on = |name: &str| config::parameter_is_on(parameters, name, false);
+    if is_read_only || is_on("immutable")? {
         return Err(Error::invalid(format!("{path} is opened read-only: replicate it where it is written to")));
     }
+    if is_on("nolock")? {
+        return Err(Error::invalid(format!("{path} is opened with nolock=1, and so cannot be in WAL mode")));
+    }
+    Ok(())
+}
+
+fn begin(path: &str, url: &str, parameters: &[(String, String)]) -> Result<()> {
     crate::sqlite::Connection::need_mutexes()?;
     let options = Options::from_parameters(parameters)?;
+    let sets_wal = config::parameter_is_on(parameters, "set_wal", true)?;
     let stores = Stores::open(url)?;
     let database = database(path);
     if !needs_proof(&database, path, &stores)? {
@@ -75,6 +85,8 @@ fn begin(path: &str, url: &str, parameters: &[(String, String)]) -> Result<()> {
     let _control = database.control.lock();
     if database.primary().is_none() {
         *database.wanted.lock() = Some(Wanted { store: stores.ship, options, failure: None });
+        database.wal_mode.begin(sets_wal);
+        database.set_primary(None);
     }
     Ok(())
 }
@@ -102,9 +114,9 @@ fn needs_proof(database: &Database, path: &str, stores: &Stores) -> Result<bool>
     Ok(true)
 }
 
-/// SQLite has opened the WAL: begins the replication that is wanted, if there is any. Under SQLite's locks, so nothing
-/// is waited for (P5); what fails shows in the status, and is tried again when the WAL is next opened.
-pub(super) fn wal_opened(database: &Database) {
+/// SQLite has opened the WAL, or is about to: begins the replication that is wanted, if there is any. Under SQLite's
+/// locks, so nothing is waited for (P5); what fails shows in the status, and is tried again when the WAL is next opened.
+pub(super) fn in_wal_mode(database: &Database) {
     // A start by SQL opens the WAL itself, and holds the lock.
     if database.wanted.lock().is_none() {
         return;
@@ -120,11 +132,15 @@ pub(super) fn wal_opened(database: &Database) {
             database.set_primary(Some(Arc::clone(&primary)));
             primary.activated(None, None);
         }
-        Err(error) => {
-            log::warn!("{}: {error}", database.path);
-            let failure = Some((error, Timestamp::now()));
-            *database.wanted.lock() = Some(Wanted { failure, ..wanted });
-        }
+        Err(error) => fail(database, &error),
+    }
+}
+
+/// Why it has not begun.
+pub(super) fn fail(database: &Database, error: &Error) {
+    log::warn!("{}: {error}", database.path);
+    if let Some(wanted) = database.wanted.lock().as_mut() {
+        wanted.failure = Some((error.clone(), Timestamp::now()));
     }
 }
 
@@ -148,6 +164,19 @@ fn start(database: &Database, wanted: &Wanted) -> Result<Arc<Primary>> {
 /// Whether an open database waits for its replication to begin.
 pub(super) fn is_wanted(database: &Database) -> bool {
     database.wanted.lock().is_some() && database.connections.load(Ordering::Acquire) > 0
+}
+
+/// What it waits for, if it does.
+pub(super) fn waits_for(database: &Database) -> Option<String> {
+    if database.primary().is_some() || !is_wanted(database) {
+        return None;
+    }
+    let failure = database.wanted.lock().as_ref().and_then(|wanted| wanted.failure.clone());
+    Some(match failure {
+        Some((error, _)) => error.to_string(),
+        None if database.wal_mode.awaits_commit() => "replication begins with its first commit".to_owned(),
+        None => "replication begins at the next access in WAL mode (PRAGMA journal_mode = WAL)".to_owned(),
+    })
 }
 
 /// The row of `litestream_status` of an open database whose replication has not begun, or of one that could not be

@@ -6,3 +6,4 @@ mod exclusive;
 mod files;
 pub mod primary;
 pub mod replica;
+mod wal_mode;

@@ -3,9 +3,11 @@
 use super::by_uri::{self, Refused, Wanted};
 use super::exclusive::Exclusive;
 use super::files::Usage;
-use crate::config::Options;
+use super::wal_mode::{self, WalMode};
+use crate::config::{Options, SYNC_TIMEOUT};
 use crate::error::{Error, Kind, Result};
 use crate::lock::{Mutex, PerProcess, RwLock};
+use crate::pool::Pool;
 use crate::sqlite::{
     BaseFile, BaseVfs, FileRole, Observer, PragmaAnswer, Shim, WalIndexHeader, WalIndexStart, install_shim,
 };
@@ -14,6 +16,7 @@ use crate::writer::{Handover, Pools, Primary, Status};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 static BASE: OnceLock<BaseVfs> = OnceLock::new();
 
@@ -23,13 +26,16 @@ struct Process {
     pid: u32,
     databases: Mutex<BTreeMap<String, Arc<Database>>>,
     pools: Pools,
+    /// Sets WAL mode (P16).
+    wal_mode_pool: Arc<Pool>,
 }
 
 static PROCESS: PerProcess<Process> = PerProcess::new();
 
 impl Default for Process {
     fn default() -> Self {
-        Self { pid: std::process::id(), databases: Mutex::default(), pools: Pools::new() }
+        let wal_mode_pool = Pool::new("wal", 1);
+        Self { pid: std::process::id(), databases: Mutex::default(), pools: Pools::new(), wal_mode_pool }
     }
 }
 
@@ -51,6 +57,8 @@ pub(super) struct Database {
     pub(super) wanted: Mutex<Option<Wanted>>,
     /// The last open by a URI that named one, if it failed.
     pub(super) refused: Mutex<Option<Refused>>,
+    /// P16: of one that is to have a replica.
+    pub(super) wal_mode: WalMode,
     active: AtomicBool,
     primary: RwLock<Option<Arc<Primary>>>,
     /// P4: the last commit frame that was written to the WAL, for a connection without shared memory.
@@ -66,8 +74,9 @@ impl Database {
         self.primary.read().clone()
     }
 
+    /// Also told when a replica is wanted, or no more: something is to be told then, too.
     pub(super) fn set_primary(&self, primary: Option<Arc<Primary>>) {
-        self.active.store(primary.is_some(), Ordering::Release);
+        self.active.store(primary.is_some() || self.wanted.lock().is_some(), Ordering::Release);
         *self.primary.write() = primary;
     }
 
@@ -167,6 +176,10 @@ impl Observer for Database {
         }
     }
 
+    fn locking(&self, begins: bool, lock: &mut dyn FnMut()) {
+        if self.pid == std::process::id() { wal_mode::locking(self, begins, lock) } else { lock() }
+    }
+
     fn refuses_to_leave_wal(&self) -> bool {
         self.primary().is_some_and(|primary| primary.refuses_to_leave_wal())
     }
@@ -204,7 +217,12 @@ impl Observer for Database {
     }
 
     fn committed_exclusively(&self, header: Option<&WalIndexHeader>) -> bool {
-        let Some(primary) = self.primary() else { return false };
+        let Some(primary) = self.primary() else {
+            if self.pid == std::process::id() {
+                wal_mode::committed(self);
+            }
+            return false;
+        };
         let published = match header {
             Some(header) => IndexHeader::parse(header),
             None => self.exclusive_header(),
@@ -240,20 +258,41 @@ impl Observer for Database {
     }
 
     fn pragma(&self, name: &str, argument: Option<&str>, cancelled: &dyn Fn() -> bool) -> PragmaAnswer {
-        let Some(primary) = self.primary() else { return PragmaAnswer::Forward };
-        match (name.to_ascii_lowercase().as_str(), argument) {
+        let name = name.to_ascii_lowercase();
+        let primary = match name.as_str() {
+            "litestream_sync" => match await_primary(&self.path, SYNC_TIMEOUT, cancelled) {
+                Ok(primary) => primary,
+                Err(error) => return refusal(&error),
+            },
+            _ => self.primary(),
+        };
+        let Some(primary) = primary else {
+            // A database that is to be replicated, and is not yet, has nothing in the store.
+            let is_asked = name == "litestream_sync" && self.pid == std::process::id();
+            return match is_asked.then(|| by_uri::waits_for(self)).flatten() {
+                Some(why) => PragmaAnswer::Refuse(format!("{} is not replicated yet: {why}", self.path)),
+                None => PragmaAnswer::Forward,
+            };
+        };
+        match (name.as_str(), argument) {
             ("journal_mode", Some(mode)) if !mode.eq_ignore_ascii_case("wal") => PragmaAnswer::Refuse(format!(
                 "journal_mode={mode} is refused while {} is replicated: replication needs the WAL; \
                  SELECT litestream_stop() first",
                 self.path
             )),
-            ("litestream_sync", _) => match primary.sync(crate::config::SYNC_TIMEOUT, cancelled) {
+            ("litestream_sync", _) => match primary.sync(SYNC_TIMEOUT, cancelled) {
                 Ok(txid) => PragmaAnswer::Row(txid.map(|t| t.to_string())),
-                Err(error) if error.kind() == Kind::Interrupted => PragmaAnswer::Interrupted,
-                Err(error) => PragmaAnswer::Refuse(error.to_string()),
+                Err(error) => refusal(&error),
             },
             _ => PragmaAnswer::Forward,
         }
+    }
+}
+
+fn refusal(error: &Error) -> PragmaAnswer {
+    match error.kind() {
+        Kind::Interrupted => PragmaAnswer::Interrupted,
+        _ => PragmaAnswer::Refuse(error.to_string()),
     }
 }
 
@@ -271,23 +310,25 @@ impl Database {
 struct PrimaryShim;
 
 impl Shim for PrimaryShim {
-    fn opening(&self, path: &str, parameters: &[(String, String)]) -> Result<()> {
-        by_uri::opening(path, parameters)
+    fn opening(&self, path: &str, parameters: &[(String, String)], is_read_only: bool) -> Result<()> {
+        by_uri::opening(path, parameters, is_read_only)
     }
 
     fn database_opened(&self, path: &str) -> Option<Arc<dyn Observer>> {
         let database = database(path);
-        if database.connections.fetch_add(1, Ordering::AcqRel) == 0
-            && let Some(primary) = database.primary()
-        {
-            primary.reopened();
+        if database.connections.fetch_add(1, Ordering::AcqRel) == 0 {
+            database.wal_mode.database_opened(path);
+            if let Some(primary) = database.primary() {
+                primary.reopened();
+            }
         }
         Some(database)
     }
 
     fn wal_opened(&self, path: &str) -> Option<Arc<dyn Observer>> {
         let database = database(path);
-        by_uri::wal_opened(&database);
+        database.wal_mode.settle();
+        by_uri::in_wal_mode(&database);
         if let Some(primary) = database.primary() {
             primary.wal_opened();
         }
@@ -309,6 +350,7 @@ pub(super) fn database(path: &str) -> Arc<Database> {
             control: Mutex::new(()),
             wanted: Mutex::new(None),
             refused: Mutex::new(None),
+            wal_mode: WalMode::default(),
             active: AtomicBool::new(false),
             primary: RwLock::new(None),
             exclusive: Mutex::default(),
@@ -324,10 +366,23 @@ pub fn install() -> Result<()> {
     Ok(())
 }
 
-/// Whether a database was opened with a replica that has not begun (P16).
-pub fn is_waiting(path: &str) -> bool {
-    let database = process().databases.lock().get(path).cloned();
-    database.is_some_and(|database| database.primary().is_none() && by_uri::is_wanted(&database))
+/// What a database waits for that was opened with a replica which has not begun (P16).
+pub fn waits_for(path: &str) -> Option<String> {
+    by_uri::waits_for(known(path)?.as_ref())
+}
+
+/// The primary of a database, also of one that was opened with a replica and is about to begin.
+///
+/// # Errors
+/// [`Kind::Interrupted`].
+pub fn await_primary(path: &str, timeout: Duration, cancelled: &dyn Fn() -> bool) -> Result<Option<Arc<Primary>>> {
+    let Some(database) = known(path) else { return Ok(None) };
+    wal_mode::await_primary(&database, Instant::now() + timeout, cancelled)
+}
+
+/// The thread that sets WAL mode.
+pub(super) fn wal_mode_pool() -> &'static Arc<Pool> {
+    &process().wal_mode_pool
 }
 
 /// The threads of this process.

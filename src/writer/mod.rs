@@ -61,5 +61,6 @@ mod told;
 
 pub use files::{DatabaseFile, Files, SharedIndex, page_size_of};
 pub use handover::Handover;
+pub use moved::OpenFile;
 pub use pool::Pools;
 pub use primary::{Parts, Primary, State, Status, prove};

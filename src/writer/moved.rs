@@ -19,16 +19,17 @@ pub(super) struct Opened {
 
 /// A file that is open, and its name; nothing, if that is not known.
 #[derive(Default)]
-pub(super) struct OpenFile(Option<(PathBuf, FileNumber)>);
+pub struct OpenFile(Option<(PathBuf, FileNumber)>);
 
 impl OpenFile {
-    fn at(path: PathBuf) -> Self {
+    /// By its name, now that it was opened.
+    pub fn at(path: PathBuf) -> Self {
         let number = FileNumber::of(&path).ok();
         Self(number.map(|number| (path, number)))
     }
 
     /// Whether the name leads to no file, or to another one. What cannot be looked at is none of both.
-    pub(super) fn is_moved(&self) -> bool {
+    pub fn is_moved(&self) -> bool {
         let Some((path, opened)) = &self.0 else { return false };
         match FileNumber::of(path) {
             Ok(now) => now.is_another_than(opened),
