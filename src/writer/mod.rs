@@ -17,6 +17,7 @@
 //! | `encode` | a batch becomes the next TXID in the spool |
 //! | `merge` | the bound of the spool while the store is away (P18) |
 //! | `ship` | the spool becomes objects in the store (P17, P19, P20) |
+//! | `behind` | what was shipped is still there (P17) |
 //! | `companion` | the index beside a large object, for replicas (R6) |
 //! | `primary` | one replicated database: its parts, and starting it |
 //! | `told` | what the taps tell it |
@@ -32,6 +33,7 @@
 //! does more than to copy 48 bytes and, after quiet, wake a thread.
 
 mod batch;
+mod behind;
 mod capture;
 mod checkpoints;
 mod companion;

@@ -3,6 +3,7 @@
 //! Lock order: `shipping`, `work`, `capture`, `follow`, `published`, `progress`. A thread that comes with SQLite's locks
 //! takes only `capture` (with a timeout, P5), and those after it, which are held for moments.
 
+use super::behind::LOOK_INTERVAL;
 use super::capture::Capture;
 use super::encode::Work;
 use super::files::Files;
@@ -141,8 +142,12 @@ pub struct Primary {
     pub(super) capture_scheduled: AtomicBool,
     /// The publication up to which the thread that follows has looked.
     pub(super) followed: AtomicU64,
-    /// The store was away at the start, and was not looked at since.
-    store_unseen: AtomicBool,
+    /// The store was away at the start, or has lost something, and was not looked at since.
+    pub(super) store_unseen: AtomicBool,
+    /// It has lost something: the object that was shipped last is not where it was.
+    pub(super) is_lost: AtomicBool,
+    /// When that object is looked for next.
+    pub(super) look_behind_at: Mutex<Instant>,
     /// A barrier could not be had in time: the next capture is a gap.
     pub(super) missed: AtomicBool,
     /// The last publication came from an exclusive connection (P4).
@@ -267,6 +272,8 @@ impl Primary {
             capture_scheduled: AtomicBool::new(false),
             followed: AtomicU64::new(0),
             store_unseen: AtomicBool::new(false),
+            is_lost: AtomicBool::new(false),
+            look_behind_at: Mutex::new(now + LOOK_INTERVAL),
             missed: AtomicBool::new(false),
             exclusive: AtomicBool::new(false),
             follow,
@@ -309,13 +316,14 @@ impl Primary {
         Ok(())
     }
 
-    /// A start without the store: what it holds is looked at before anything else is done there. What is not as it
-    /// should be is waited for: one listing may be wrong.
+    /// A start without the store, or one that has lost something: what it holds is looked at before anything else is done
+    /// there. What is not as it should be is waited for: one listing may be wrong, and a disk may be mounted again.
     pub(super) fn prove_later(&self) -> Result<()> {
         if !self.store_unseen.load(Ordering::Acquire) {
             return Ok(());
         }
         let listing = self.replica.prove_unless(&|| self.is_stopped())?;
+        self.take_back(&listing)?;
         let (head, first) = self.with_work(|work| Ok((work.head, work.staged.front().map(|first| first.txid))))?;
         let sound = match (listing.head(), first.or(head.map(Txid::next))) {
             (None, Some(next)) => Err(self.replica_is_gone(head.unwrap_or(next))),
@@ -328,6 +336,7 @@ impl Primary {
             _ => error,
         })?;
         self.store_unseen.store(false, Ordering::Release);
+        self.is_lost.store(false, Ordering::Release);
         Ok(())
     }
 

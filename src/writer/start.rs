@@ -317,7 +317,8 @@ impl Primary {
             Kind::Diverged,
             format!(
                 "{} is at TXID {known} of the replica {}, but nothing is there: a disk that is not mounted, or a bucket \
-                 that was emptied. Call again once it is back; to begin anew there, remove {} first",
+                 that was emptied. Once it is back, call again; a primary that runs goes on by itself. To begin anew \
+                 there, stop it and remove {} first",
                 self.path.display(),
                 self.url(),
                 self.spool.path().display()

@@ -162,6 +162,9 @@ impl Primary {
                 return Ok(None);
             }
             self.refuse_moved()?;
+            if self.with_work(|work| Ok(!work.staged.is_empty()))? {
+                self.look_behind()?;
+            }
             self.prove_later()?;
             if let Some(staged) = self.with_work(|work| self.next_to_ship(work))? {
                 *self.next_object_at.lock() = self.now() + self.options.sync_interval;

@@ -1,5 +1,6 @@
 //! The primary without a host: SQLite writes the database through its own VFS, and the tests tell what a tap would.
 
+mod behind;
 mod capture;
 mod companion;
 mod moved;
