@@ -42,7 +42,7 @@ test-sqlite: build ## SQLite's own tests, all of them: nothing replicated, then 
 	@.ci/deps.sh sqlite
 	@$(PYTHON) sql-tests/sqlite/run --all
 
-test-sanitize: ## the suites that load the library, with AddressSanitizer; needs a nightly toolchain
+test-sanitize: ## AddressSanitizer under the suites that load the library, ThreadSanitizer under its own tests; needs nightly
 	@.ci/sanitize.sh
 
 test-fuzz: ## each fuzz target for FUZZ_SECONDS (3600); needs a nightly toolchain
