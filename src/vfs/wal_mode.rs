@@ -6,7 +6,8 @@
 //!
 //! To the host it is what another process doing the same would be, but for SQLITE_BUSY: a program with one connection
 //! need not expect that. So connections of this process wait with their locks of the database file while it is tried;
-//! and one that is about to begin a transaction lets a try that is due go first, which so finds the file free.
+//! and one that is about to begin a transaction lets a try that is due go first, which so finds the file free. A try waits
+//! a little for the transactions that are under way: those that begin one after the other would leave it no moment.
 
 use super::by_uri;
 use super::primary::{Database, base, known, wal_mode_pool};
@@ -26,6 +27,10 @@ const AFTER_COMMIT: Duration = Duration::from_millis(10);
 /// After a try that failed, the next one waits this long at first, and at most.
 const PAUSE_FIRST: Duration = Duration::from_millis(10);
 const PAUSE_MOST: Duration = Duration::from_secs(5);
+/// A try waits as long as the pause before it was for transactions that are under way, at most this long, and looks so
+/// often.
+const PATIENCE_MOST: Duration = Duration::from_millis(100);
+const PATIENCE_STEP: Duration = Duration::from_millis(1);
 /// Who waits for a primary tries this often.
 const WAIT_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -233,17 +238,29 @@ fn schedule(database: &Database, due: Instant) -> bool {
 fn try_once(database: &Arc<Database>) {
     let wal_mode = &database.wal_mode;
     if wal_mode.is_due() && database.connections.load(Ordering::Acquire) > 0 && has_connections() {
-        let gate = wal_mode.gate.lock();
+        note(database, set_patiently(database));
+    }
+    wal_mode.state.lock().tries += 1;
+    wal_mode.tried.notify_all();
+}
+
+/// Who is about to begin a transaction waits for the end of this, who has begun one goes on.
+fn set_patiently(database: &Database) -> Result<Content> {
+    let patience = database.wal_mode.state.lock().pause.min(PATIENCE_MOST);
+    let end = Instant::now() + patience;
+    loop {
+        let gate = database.wal_mode.gate.lock();
         let outcome = content_of(database).and_then(|content| match content {
             Content::Rollback => set(database),
             // The application was faster: replication begins with the WAL that it opens.
             content => Ok(content),
         });
         drop(gate);
-        note(database, outcome);
+        match outcome {
+            Err(error) if error.kind() == Kind::Busy && Instant::now() < end => std::thread::sleep(PATIENCE_STEP),
+            outcome => return outcome,
+        }
     }
-    wal_mode.state.lock().tries += 1;
-    wal_mode.tried.notify_all();
 }
 
 fn note(database: &Arc<Database>, outcome: Result<Content>) {
