@@ -1,8 +1,7 @@
 -- A time means the newest state with a timestamp before it.
 .open app.db
 SELECT litestream_replicate('file://$DIR/replica');
-CREATE TABLE t(a);
-INSERT INTO t VALUES ('one');
+BEGIN; CREATE TABLE t(a); INSERT INTO t VALUES ('one'); COMMIT;
 SELECT litestream_sync() IS NOT NULL;
 .shell sleep 0.1
 CREATE TEMP TABLE point AS SELECT strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AS time, litestream_txid() AS txid;
