@@ -7,23 +7,36 @@ use crate::error::Result;
 use crate::ltx::Txid;
 use crate::replica::Listing;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// At most so often, and only before something is shipped: a HEAD.
-pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(60);
+const LOOK_INTERVAL: Duration = Duration::from_secs(60);
+
+/// When it is looked next, and for which object: the one that was the newest when it was looked last. Newer ones may
+/// have come to an emptied store meanwhile.
+#[derive(Clone, Copy)]
+pub(super) struct Look {
+    at: Instant,
+    at_object: Option<Txid>,
+}
+
+impl Look {
+    pub(super) fn after(now: Instant) -> Self {
+        Self { at: now + LOOK_INTERVAL, at_object: None }
+    }
+}
 
 impl Primary {
-    /// Looks for the object that was shipped last. If it is not there, a listing decides before anything is shipped
+    /// Looks for an object that was shipped. If it is not there, a listing decides before anything is shipped
     /// ([`prove_later`](Self::prove_later)): others may have compacted it into a higher level.
     pub(super) fn look_behind(&self) -> Result<()> {
-        let Some((txid, _)) = self.durable_txid().filter(|_| self.now() >= *self.look_behind_at.lock()) else {
-            return Ok(());
-        };
-        if self.store.head(&self.key(txid))?.is_none() {
+        let look = *self.look_behind.lock();
+        let Some((newest, _)) = self.durable_txid().filter(|_| self.now() >= look.at) else { return Ok(()) };
+        if self.store.head(&self.key(look.at_object.unwrap_or(newest)))?.is_none() {
             self.is_lost.store(true, Ordering::Release);
             self.store_unseen.store(true, Ordering::Release);
         }
-        *self.look_behind_at.lock() = self.now() + LOOK_INTERVAL;
+        *self.look_behind.lock() = Look { at_object: Some(newest), ..Look::after(self.now()) };
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 //! Lock order: `shipping`, `work`, `capture`, `follow`, `published`, `progress`. A thread that comes with SQLite's locks
 //! takes only `capture` (with a timeout, P5), and those after it, which are held for moments.
 
-use super::behind::LOOK_INTERVAL;
+use super::behind::Look;
 use super::capture::Capture;
 use super::encode::Work;
 use super::files::Files;
@@ -146,8 +146,8 @@ pub struct Primary {
     pub(super) store_unseen: AtomicBool,
     /// It has lost something: the object that was shipped last is not where it was.
     pub(super) is_lost: AtomicBool,
-    /// When that object is looked for next.
-    pub(super) look_behind_at: Mutex<Instant>,
+    /// When an object that was shipped is looked for next.
+    pub(super) look_behind: Mutex<Look>,
     /// A barrier could not be had in time: the next capture is a gap.
     pub(super) missed: AtomicBool,
     /// The last publication came from an exclusive connection (P4).
@@ -273,7 +273,7 @@ impl Primary {
             followed: AtomicU64::new(0),
             store_unseen: AtomicBool::new(false),
             is_lost: AtomicBool::new(false),
-            look_behind_at: Mutex::new(now + LOOK_INTERVAL),
+            look_behind: Mutex::new(Look::after(now)),
             missed: AtomicBool::new(false),
             exclusive: AtomicBool::new(false),
             follow,

@@ -80,6 +80,23 @@ fn p17_nothing_is_shipped_behind_what_an_emptied_store_has_lost() {
     world.assert_restores();
 }
 
+/// There is always an object that was shipped just now.
+#[test]
+fn p17_a_busy_primary_notices_that_its_store_was_emptied() {
+    let world = World::at(3);
+    let busy = |seconds: u64| {
+        (0..seconds / 2).try_for_each(|_| {
+            world.simulation.run_for(Duration::from_secs(2));
+            world.commit().map(|_| ())
+        })
+    };
+    busy(90).unwrap();
+    world.keys().iter().for_each(|key| world.store.delete(key).unwrap());
+    let error = busy(130).unwrap_err().to_string();
+    assert!(error.contains("TXID 1"), "{error}");
+    assert_eq!(world.primary.status().state, State::Retrying);
+}
+
 #[test]
 fn p17_what_was_lost_and_is_still_in_the_spool_is_shipped_again() {
     let world = World::at(4);
