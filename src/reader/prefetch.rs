@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 /// Bytes that a miss may bring along when nothing is known of what follows.
 pub(super) const FIRST_WINDOW: u64 = 32 << 10;
-/// The longest way ahead of a reader, in bytes as stored; never more than a quarter of the cache.
+/// The longest way ahead of a reader, in bytes as stored; its pages are never more than a quarter of the cache.
 const LONGEST_WINDOW: u64 = 12 << 20;
 /// How much further ahead than it has come a reader's window goes, along siblings and overflow chains, and along page
 /// numbers whose end nobody knows.
@@ -29,7 +29,7 @@ const THIRD_WINDOW: u64 = RUN_BYTES;
 const LONGEST_BY_NUMBER: u64 = 4 << 20;
 /// After so many pages in a row that were at hand, nothing is to be learnt from those that follow.
 const WARM: u32 = 256;
-/// Roots, and interior siblings, that are fetched ahead at most.
+/// Roots that are fetched ahead at most, and what is below them.
 const FEW: usize = 256;
 /// Places in trees at which a connection reads at a time: joins, several cursors.
 const TRACKS: usize = 16;
@@ -130,12 +130,10 @@ impl Tracks {
     fn interior(&self, trees: &mut Trees, pgno: Pgno, children: Vec<u32>, wanted: &mut Vec<u32>) {
         let is_known = trees.knows(pgno.get());
         trees.learn(pgno.get(), children);
-        if !is_known
-            && let Some((parent, _)) = trees.spot(pgno.get())
-            && let Some(siblings) = trees.children(parent)
-        {
+        if !is_known {
             // Those that were read before are known, if they are not even at hand any more.
-            wanted.extend(siblings.iter().take(FEW).filter(|sibling| !trees.knows(**sibling)));
+            let nearest = trees.nearest(pgno.get());
+            wanted.extend(nearest.into_iter().filter(|sibling| !trees.knows(*sibling)));
         }
     }
 
@@ -185,7 +183,7 @@ impl Tracks {
             },
             _ => here,
         };
-        let window = track.window(LONGEST_WINDOW.min(shared().cache.limit() as u64 / 4));
+        let window = track.window(longest_window(&track, page.len()));
         if track.step != 0 && !is_chance && track.ahead <= window / 4 * 3 {
             ask(source, state, trees, &mut track, window, wanted);
         }
@@ -216,6 +214,13 @@ impl Tracks {
         }
         None
     }
+}
+
+/// In bytes as stored: the pages, which the cache must hold until they are read, may be many times larger.
+fn longest_window(track: &Track, page_size: usize) -> u64 {
+    let pages = u64::from(track.pages.max(1)) * page_size as u64;
+    let held = shared().cache.limit() as u64 / 4;
+    LONGEST_WINDOW.min((u128::from(held) * u128::from(track.read) / u128::from(pages)) as u64)
 }
 
 /// Asks for the pages of a walk up to the end of its window.
@@ -281,10 +286,7 @@ impl Deeper {
                 let children = trees.learn(pgno.get(), children);
                 match self.step {
                     DeeperStep::Roots => wanted.extend(children.first()),
-                    DeeperStep::Children => {
-                        let siblings = trees.spot(pgno.get()).and_then(|(parent, _)| trees.children(parent));
-                        wanted.extend(siblings.iter().flat_map(|all| all.iter()));
-                    }
+                    DeeperStep::Children => wanted.extend(trees.nearest(pgno.get())),
                 }
             }
         }

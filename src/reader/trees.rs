@@ -10,7 +10,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 /// Children whose parents are remembered: about 100 bytes each.
-const PARENTS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(65_535);
+const PARENTS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(if cfg!(test) { 1_535 } else { 65_535 });
 /// Interior pages whose children are remembered.
 const INTERIORS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1_023);
 /// Overflow chains whose lengths are remembered.
@@ -89,11 +89,6 @@ impl Trees {
         self.children.contains(&interior)
     }
 
-    /// Those of an interior page.
-    pub fn children(&mut self, interior: u32) -> Option<Arc<[u32]>> {
-        self.children.get(&interior).cloned()
-    }
-
     /// Where a page is.
     pub fn spot(&mut self, pgno: u32) -> Option<Spot> {
         self.parents.get(&pgno).copied()
@@ -104,11 +99,18 @@ impl Trees {
         self.children.peek(&parent).is_some_and(|all| all.len() as u32 == at + 1)
     }
 
-    /// The interior page beside this one.
+    /// The interior page beside this one. Its place stays known: on the way there a walk learns those of many leaves.
     pub fn beside(&mut self, pgno: u32, step: i64) -> Option<u32> {
         let (parent, number) = self.spot(pgno)?;
-        let number = i64::from(number).checked_add(step)?;
-        self.children.get(&parent)?.get(usize::try_from(number).ok()?).copied()
+        let number = u32::try_from(i64::from(number).checked_add(step)?).ok()?;
+        let beside = self.children.get(&parent)?.get(number as usize).copied()?;
+        self.parents.put(beside, (parent, number));
+        Some(beside)
+    }
+
+    /// The interior pages on both sides of one, as far as they are worth a request each.
+    pub fn nearest(&mut self, pgno: u32) -> Vec<u32> {
+        (1..=BESIDE).flat_map(|n| [n, -n]).filter_map(|step| self.beside(pgno, step)).collect()
     }
 
     /// The root of the table that the index of this page belongs to, and that of the index.

@@ -178,3 +178,14 @@ fn r8_an_overflow_chain_is_fetched_to_its_end_and_no_further() {
     assert!(misses < 20, "{misses} were waited for");
     assert!(misses + ahead < u64::from(pages) + 140, "{misses} and {ahead} for {pages} pages");
 }
+
+/// On its way a walk learns the places of more leaves than are remembered.
+#[test]
+fn r8_a_walk_along_a_large_table_goes_on_from_one_interior_page_to_the_next() {
+    let walker = Walker::with("x(k)", "i, 0", 3000, 700);
+    walker.row(1);
+    let before = walker.written.faults.count(Call::GetRange);
+    (2..=3000).for_each(|rowid| walker.row(rowid));
+    let requests = walker.written.faults.count(Call::GetRange) - before;
+    assert!(requests < 30, "{requests}");
+}
