@@ -7,7 +7,7 @@ import threading
 import time
 
 import lib
-from host import PRELUDE, assert_restores, cases_of, loaded, replicate, run_threads, sync, wait_for
+from host import PRELUDE, assert_restores, cases_of, loaded, replicate, restore, run_threads, sync, wait_for
 
 
 def a_connection_from_before_the_load_and_one_from_after_it(scratch):
@@ -235,6 +235,40 @@ def p16_by_uri_sync_waits_for_wal_mode(scratch):
         lib.check(lib.scalar(db, sql) == "0000000000000001", sql)
         db.close()
         assert_restores(scratch, name)
+
+
+def stock(path, sql):
+    """By a shell without the extension, which closes the database."""
+    return subprocess.run(["sqlite3", path, sql], check=True, text=True, stdout=subprocess.PIPE).stdout.strip()
+
+
+def p16_by_uri_what_others_write_right_after_the_first_commit_arrives(scratch):
+    """Nobody in this process has opened the WAL since the mode was set."""
+    loaded()
+    db = by_uri(scratch)
+    db.execute("CREATE TABLE t(a)")
+    sync(db)
+    for number in range(3):
+        stock(scratch / "app.db", f"INSERT INTO t VALUES ({number})")
+        sync(db)
+        restored = restore(scratch, "app.db")
+        lib.check(stock(restored, "SELECT count(*) FROM t") == str(number + 1), "rows after", number)
+        restored.unlink()
+    db.close()
+
+
+def p16_by_uri_the_pragma_confirms_nothing_that_others_wrote_meanwhile(scratch):
+    loaded()
+    other = by_uri(scratch, "other.db")
+    other.execute("CREATE TABLE t(a)")
+    loader = lib.connect(":memory:")
+    until(lambda: of_status(loader, "durable_txid"), "not shipped")
+    stock(scratch / "other.db", "INSERT INTO t VALUES (1)")
+    lib.check("another process" in lib.error_of(other, "PRAGMA litestream_sync"), "the PRAGMA")
+    lib.check(lib.scalar(other, "SELECT count(*) FROM t") == 1, "rows")
+    lib.scalar(other, "PRAGMA litestream_sync")
+    other.close()
+    assert_restores(scratch, "other.db")
 
 
 def p16_by_uri_an_existing_database_is_set_at_its_first_access(scratch):

@@ -106,7 +106,12 @@ fn main_primary(connection: Connection) -> Option<Arc<Primary>> {
 
 /// The same, also where it is about to begin.
 fn await_primary(connection: Connection, timeout: Duration) -> Result<Arc<Primary>> {
-    let primary = primary::await_primary(&connection.file_name("main"), timeout, &|| connection.is_interrupted())?;
+    let name = connection.file_name("main");
+    let primary = primary::await_primary(&name, timeout, &|| connection.is_interrupted())?;
+    if primary::is_unwatched(&name) {
+        // What others have written is seen by who has the WAL open.
+        connection.query("PRAGMA main.schema_version")?;
+    }
     primary.ok_or_else(|| not_replicated(connection))
 }
 

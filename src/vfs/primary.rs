@@ -269,15 +269,21 @@ impl Observer for Database {
         let Some(primary) = primary else {
             // A database that is to be replicated, and is not yet, has nothing in the store.
             let is_asked = name == "litestream_sync" && self.pid == std::process::id();
-            return match is_asked.then(|| by_uri::waits_for(self)).flatten() {
+            return match by_uri::waits_for(self) {
+                _ if !is_asked => PragmaAnswer::Forward,
                 Some(why) => PragmaAnswer::Refuse(format!("{} is not replicated yet: {why}", self.path)),
-                None => PragmaAnswer::Forward,
+                None => PragmaAnswer::Refuse(format!("{} is not replicated by this process", self.path)),
             };
         };
         match (name.as_str(), argument) {
             ("journal_mode", Some(mode)) if !mode.eq_ignore_ascii_case("wal") => PragmaAnswer::Refuse(format!(
                 "journal_mode={mode} is refused while {} is replicated: replication needs the WAL; \
                  SELECT litestream_stop() first",
+                self.path
+            )),
+            // The function looks; a PRAGMA cannot.
+            ("litestream_sync", _) if self.wal_mode.is_changed(&self.path) => PragmaAnswer::Refuse(format!(
+                "another process has written to {}: read it once, or SELECT litestream_sync()",
                 self.path
             )),
             ("litestream_sync", _) => match primary.sync(SYNC_TIMEOUT, cancelled) {
@@ -329,7 +335,11 @@ impl Shim for PrimaryShim {
         let database = database(path);
         database.wal_mode.settle();
         by_uri::in_wal_mode(&database);
+        let others_wrote = database.wal_mode.is_watched(path);
         if let Some(primary) = database.primary() {
+            if others_wrote {
+                primary.reopened();
+            }
             primary.wal_opened();
         }
         Some(database)
@@ -364,6 +374,11 @@ pub fn install() -> Result<()> {
     let base = install_shim(Arc::new(PrimaryShim))?;
     let _ = BASE.set(base);
     Ok(())
+}
+
+/// Whether no connection of this process looks yet at what others write to a database that is replicated (P16).
+pub fn is_unwatched(path: &str) -> bool {
+    known(path).is_some_and(|database| database.wal_mode.is_unwatched())
 }
 
 /// What a database waits for that was opened with a replica which has not begun (P16).

@@ -15,6 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::lock::{Condvar, Mutex};
 use crate::sqlite::{BaseFile, Connection, FileRole, has_connections};
 use crate::writer::{OpenFile, Primary};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -68,18 +69,36 @@ struct State {
     opened: OpenFile,
 }
 
+/// A database file, and whether it has a WAL with content. Asked by name: nothing is opened (P9).
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    file: Option<(u64, u64, i64, i64)>,
+    has_wal: bool,
+}
+
+impl Seen {
+    fn of(path: &str) -> Self {
+        let file = std::fs::metadata(path).ok();
+        let file = file.map(|stat| (stat.ino(), stat.size(), stat.mtime(), stat.mtime_nsec()));
+        Self { file, has_wal: std::fs::metadata(format!("{path}-wal")).is_ok_and(|stat| stat.len() > 0) }
+    }
+}
+
 /// How far one database is.
 pub(super) struct WalMode {
     state: Mutex<State>,
     tried: Condvar,
     /// Held while it is tried, and by a connection that asks for a lock.
     gate: Mutex<()>,
+    /// What was there when replication began so, until a connection of the host opens the WAL: nobody sees before what
+    /// other processes write.
+    unwatched: Mutex<Option<Seen>>,
 }
 
 impl Default for WalMode {
     fn default() -> Self {
         let state = State { stage: Stage::Settled, pause: PAUSE_FIRST, tries: 0, opened: OpenFile::default() };
-        Self { state: Mutex::new(state), tried: Condvar::new(), gate: Mutex::new(()) }
+        Self { state: Mutex::new(state), tried: Condvar::new(), gate: Mutex::new(()), unwatched: Mutex::default() }
     }
 }
 
@@ -102,6 +121,21 @@ impl WalMode {
             state.stage = Stage::Unknown;
             state.opened = OpenFile::at(PathBuf::from(path));
         }
+    }
+
+    /// A connection of the host has opened the WAL. Whether others have written since replication began.
+    pub(super) fn is_watched(&self, path: &str) -> bool {
+        self.unwatched.lock().take().is_some_and(|seen| seen != Seen::of(path))
+    }
+
+    /// Whether others have written since replication began, and no connection has opened the WAL.
+    pub(super) fn is_changed(&self, path: &str) -> bool {
+        self.unwatched.lock().is_some_and(|seen| seen != Seen::of(path))
+    }
+
+    /// Whether no connection of the host has opened the WAL since replication began.
+    pub(super) fn is_unwatched(&self) -> bool {
+        self.unwatched.lock().is_some()
     }
 
     /// Whether the first commit is waited for.
@@ -308,6 +342,7 @@ fn set(database: &Database) -> Result<Content> {
     match mode {
         Ok(mode) if mode.is_empty() => Ok(Content::Nothing),
         Ok(mode) if mode == ["wal"] => {
+            *database.wal_mode.unwatched.lock() = Some(Seen::of(path));
             // Before a connection opens the WAL, which could find it begun half.
             by_uri::in_wal_mode(database);
             Ok(Content::Wal)
