@@ -13,9 +13,9 @@ use super::capture::Capture;
 use super::encode::Work;
 use super::files::{DatabaseFile, page_size_of};
 use super::primary::{Phase, Primary};
-use super::spool::FileNumber;
+use super::spool::{FileNumber, Refusal};
 use super::sums::Sums;
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::ltx::{PageSize, Pgno, Txid, page_checksum};
 use crate::replica::ROLLING_AFTER;
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,9 @@ use std::sync::atomic::Ordering;
 const AS_OPENED_BYTES_MAX: u64 = 64 << 20;
 
 const PUT_BACK: &str = "the database has the content of the older one: it was put back";
+const IS_ANOTHER: &str = "the file is another one than before and has no page of it: it is another database";
+const WRITTEN_OVER: &str = "the file has no page as it was, and its header is not a later one: another database was \
+                            written over it";
 
 /// With what a database's first page begins (SQLite's fileformat, section 1.3).
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
@@ -147,26 +150,46 @@ impl Primary {
 
     fn judge_at(&self, work: &Work, head: Txid, found: &Found) -> Result<()> {
         let newest = work.sums.as_ref().map(Sums::rolling).or_else(|| work.history.after(head));
-        if newest.is_none_or(|newest| newest == found.sums.rolling()) {
+        if newest == Some(found.sums.rolling()) {
+            return self.spool.accept();
+        }
+        if newest.is_none() {
             return Ok(());
         }
+        self.refuse_again(head)?;
         if let Some(older) = work.history.find(found.sums.rolling()) {
-            return Err(self.diverged(Some(older), head, PUT_BACK));
+            return Err(self.refuse(older, head, PUT_BACK));
         }
         if work.sums.as_ref().is_none_or(|sums| shares_a_page(sums, &found.sums)) {
             return Ok(());
         }
         let files = work.record.file.zip(FileNumber::of(&self.path).ok());
         if files.is_some_and(|(before, now)| now.is_another_than(&before)) {
-            let why = "the file is another one than before and has no page of it: it is another database";
-            return Err(self.diverged(Some(head), head, why));
+            return Err(self.refuse(head, head, IS_ANOTHER));
         }
         if work.record.first_page.zip(found.first_page).is_some_and(|(before, now)| now.contradicts(&before)) {
-            let why = "the file has no page as it was, and its header is not a later one: another database was written \
-                       over it";
-            return Err(self.diverged(Some(head), head, why));
+            return Err(self.refuse(head, head, WRITTEN_OVER));
         }
         Ok(())
+    }
+
+    /// The first commit after a refusal makes a state that nothing is known of, so the refusal is remembered.
+    fn refuse(&self, found: Txid, head: Txid, why: &str) -> Error {
+        let remembered = FileNumber::of(&self.path)
+            .and_then(|file| self.spool.refuse(&Refusal { file, txid: found.to_string(), why: why.to_owned() }));
+        if let Err(error) = remembered {
+            log::warn!("{}: the refusal is not remembered: {error}", self.path.display());
+        }
+        self.diverged(Some(found), head, why)
+    }
+
+    /// It holds for the file that was refused, until that has the newest state.
+    fn refuse_again(&self, head: Txid) -> Result<()> {
+        let Some(refusal) = self.spool.refusal() else { return Ok(()) };
+        if FileNumber::of(&self.path).is_ok_and(|now| now.is_another_than(&refusal.file)) {
+            return self.spool.accept();
+        }
+        Err(self.diverged(Txid::parse(&refusal.txid), head, &refusal.why))
     }
 
     /// The store is ahead of the local record by TXIDs of ours: the record was not written, or the database was put
@@ -182,12 +205,16 @@ impl Primary {
             let pairs = object.map(|object| object.metadata.pairs).unwrap_or_default();
             let after = pairs.iter().find(|(name, _)| name == ROLLING_AFTER).map(|(_, sum)| sum.as_str());
             if after == Some(&format!("{:016x}", found.rolling())) {
+                if txid == remote {
+                    return self.spool.accept();
+                }
                 // Of several TXIDs with this state, the newest counts.
-                older = Some(txid).filter(|txid| *txid < remote);
+                older = Some(txid);
             }
             txid = txid.next();
         }
-        older.map_or(Ok(()), |older| Err(self.diverged(Some(older), remote, PUT_BACK)))
+        self.refuse_again(remote)?;
+        older.map_or(Ok(()), |older| Err(self.refuse(older, remote, PUT_BACK)))
     }
 
     /// The record is of the database in this file.

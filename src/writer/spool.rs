@@ -37,6 +37,13 @@ pub(super) fn replace(path: &Path, durable: bool, write: impl FnOnce(&mut File) 
     if durable { path.parent().map_or(Ok(()), sync_directory) } else { Ok(()) }
 }
 
+fn remove_if_there(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path.display(), &e)),
+        _ => Ok(()),
+    }
+}
+
 /// Makes the names in a directory durable.
 fn sync_directory(directory: &Path) -> Result<()> {
     File::open(directory).and_then(|d| d.sync_all()).with_context(|| directory.display().to_string())
@@ -261,11 +268,7 @@ impl Spool {
 
     /// Removes a staged file.
     pub(super) fn remove(&self, txid: Txid) -> Result<()> {
-        let path = self.file(txid);
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path.display(), &e)),
-            _ => Ok(()),
-        }
+        remove_if_there(&self.file(txid))
     }
 
     /// Forgets the staged files and the checksums. The record stays until the next one takes its place: a process that
@@ -296,11 +299,8 @@ impl Spool {
 
     /// Its upload is about to begin: takes the mark away, durably.
     pub(super) fn close_file(&self) -> Result<()> {
-        let path = self.open_path();
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path.display(), &e)),
-            _ => sync_directory(&self.directory),
-        }
+        remove_if_there(&self.open_path())?;
+        sync_directory(&self.directory)
     }
 
     /// The record; `None` if it is absent or damaged.
@@ -318,11 +318,38 @@ impl Spool {
         record.write(&self.directory.join(RECORD_AT_START), true)?;
         self.write_record(record)
     }
+
+    /// The refusal of the database; `None` if there is none, or none that can be read.
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        serde_json::from_slice(&fs::read(self.directory.join(REFUSAL)).ok()?).ok()
+    }
+
+    /// Remembers a refusal, durably.
+    pub(super) fn refuse(&self, refusal: &Refusal) -> Result<()> {
+        let text = serde_json::to_vec(refusal).map_err(Error::bug)?;
+        replace(&self.directory.join(REFUSAL), true, |file| std::io::Write::write_all(file, &text))
+    }
+
+    /// Takes the refusal back.
+    pub(super) fn accept(&self) -> Result<()> {
+        remove_if_there(&self.directory.join(REFUSAL))
+    }
+}
+
+/// Why a database was refused (P12). It is a file by itself, since records are written by every start.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Refusal {
+    /// Which file was refused: another one at its path is looked at anew.
+    pub(super) file: FileNumber,
+    /// The TXID that its state was found to be of.
+    pub(super) txid: String,
+    pub(super) why: String,
 }
 
 const CLAIM: &str = "claim";
 const RECORD: &str = "record";
 const RECORD_AT_START: &str = "record-at-start";
+const REFUSAL: &str = "refusal";
 
 impl Record {
     /// A record for a new incarnation, knowing the former ones, and the database as they did.

@@ -36,6 +36,9 @@ impl Primary {
     /// Decides how to begin. `listing` is `None` if the store is away; then only a local record lets it start.
     pub(super) fn start(&self, listing: Option<&Listing>, published: Option<&IndexHeader>) -> Result<Start> {
         let former = self.spool.record().filter(|r| r.url == self.url());
+        if former.is_none() {
+            self.spool.accept()?;
+        }
         let is_foreign = former.is_none() && self.spool.record().is_some();
         let newest_file = if is_foreign { None } else { self.spool.files()?.last().map(|(txid, _)| *txid) };
         let local = former.as_ref().and_then(Record::txid).max(newest_file);
@@ -196,7 +199,7 @@ impl Primary {
         let proven = self.prove(&mut capture, former, head, published)?;
         // Behind the published end a checkpoint may have written newer pages already.
         let at_end = capture.captured == Captured::Fresh || published.is_some_and(|p| capture.captured.is_end_of(p));
-        let proven = proven && (at_end || !scan);
+        let proven = proven && (at_end || !scan) && self.spool.refusal().is_none();
         if proven && scan {
             begin_scan(&mut capture);
         }
@@ -284,6 +287,7 @@ impl Primary {
         if ours.is_none_or(|ours| theirs.rolling() != ours.rolling() || theirs.commit() != ours.commit()) {
             return Err(self.diverged(local, remote, "their contents differ"));
         }
+        self.spool.accept()?;
         self.spool.clear()?;
         work.sums = Some(theirs);
         Ok(Start { work, phase: Phase::Heal })

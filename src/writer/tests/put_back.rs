@@ -128,6 +128,73 @@ fn p12_a_backup_of_database_and_metadata_directory_is_refused() {
     for part in ["TXID 0000000000000002", "TXID 0000000000000003"] {
         assert!(error.to_string().contains(part), "{part}: {error}");
     }
+    source.insert(5);
+    refused(&reopen(close(source)), &store, &["TXID 0000000000000002", "TXID 0000000000000003"]);
+}
+
+/// A database, closed, that was put back to TXID 1, and its store at TXID 2. Its newest state is kept.
+fn put_back(store: &Arc<dyn Store>) -> (TempDir, PathBuf) {
+    let source = Source::new();
+    source.insert(100);
+    replicated(&source, store, 0);
+    let closed = close(source);
+    fs::copy(&closed.1, beside(&closed.1, ".backup")).unwrap();
+    let source = reopen(closed);
+    replicated(&source, store, 5);
+    let closed = close(source);
+    fs::copy(&closed.1, beside(&closed.1, ".newest")).unwrap();
+    fs::copy(beside(&closed.1, ".backup"), &closed.1).unwrap();
+    closed
+}
+
+/// The application goes on with the database, and begins again.
+#[test]
+fn p12_a_refusal_outlasts_commits_and_restarts() {
+    let older = ["is at TXID 0000000000000001", "is at TXID 0000000000000002", "put back"];
+    for commits_first in [false, true] {
+        let store = memory();
+        let mut closed = put_back(&store);
+        for _ in 0..3 {
+            let source = reopen(closed);
+            refused(&source, &store, &older);
+            source.insert(3);
+            if commits_first {
+                refused(&source, &store, &older);
+            }
+            closed = close(source);
+        }
+        assert_eq!(store.list("").unwrap().len(), 2);
+        // The newest state is there again, under the name or in the file.
+        let newest = beside(&closed.1, ".newest");
+        if commits_first {
+            fs::rename(newest, &closed.1).unwrap();
+            elsewhere(&closed.1, "INSERT INTO t(v) VALUES ('after it was restored')");
+        } else {
+            fs::copy(newest, &closed.1).unwrap();
+        }
+        let source = reopen(closed);
+        replicated(&source, &store, 5);
+        assert_same(&source.restored(&store, Target::Latest), &source.image());
+        elsewhere(&source.path, "INSERT INTO t(v) VALUES ('a gap')");
+        replicated(&source, &store, 5);
+        assert_same(&source.restored(&store, Target::Latest), &source.image());
+    }
+}
+
+/// Another place takes it as it is, and what was refused says nothing of that place.
+#[test]
+fn p12_a_refused_database_is_replicated_to_an_empty_place() {
+    let former = memory();
+    let source = reopen(put_back(&former));
+    let store = Arc::new(crate::store::FileStore::new(source.directory.path().join("anew"))) as Arc<dyn Store>;
+    refused(&source, &former, &["put back"]);
+    source.insert(3);
+    assert_eq!(replicated(&source, &store, 5).get(), 2);
+    let (directory, path) = close(source);
+    elsewhere(&path, "INSERT INTO t(v) VALUES ('a gap')");
+    let source = reopen((directory, path));
+    replicated(&source, &store, 5);
+    assert_same(&source.restored(&store, Target::Latest), &source.image());
 }
 
 /// What stock SQLite does with a database, by connections that nobody watches.
@@ -282,7 +349,13 @@ fn p12_a_backup_that_was_copied_back_while_it_was_closed_is_refused_at_the_reope
     let source = closed_for_a_while(source, &primary, |path| {
         fs::copy(&backup, path).unwrap();
     });
-    ends_in_an_error(&source, &primary, &store, &["put back", "TXID 0000000000000001", "TXID 0000000000000002"]);
+    let older = ["put back", "TXID 0000000000000001", "TXID 0000000000000002"];
+    ends_in_an_error(&source, &primary, &store, &older);
+    primary.stop(&|| false).unwrap();
+    drop(primary);
+    refused(&source, &store, &older);
+    source.insert(3);
+    refused(&reopen(close(source)), &store, &older);
 }
 
 #[test]
