@@ -18,6 +18,7 @@
 //! | `store` | the trait `Store` and what is behind it: `memory`, `file`, `s3`, `http`, faults for tests |
 //! | `wal` | the WAL and the wal-index: pure, bytes in, values out |
 //! | `ltx` | the LTX format: pure, bytes in, bytes out |
+//! | `header` | where things stand in the header of a database file |
 //! | `config` | what users can set, as validated values |
 //! | `time`, `error` | timestamps and the clock; one error type, whose messages name the thing, the place and the way out |
 //! | `panic`, `thread`, `lock` | as guests of the host: panics kept in, threads named and without its signals, locks that survive a fork |
@@ -29,7 +30,8 @@
 //!   `writer/capture.rs`, `run`; `writer/encode.rs`, `encode_batch`; `writer/ship.rs`, `ship`.
 //! - **The WAL is about to be restarted.** `x_shm_lock` again, then `writer/told.rs`, `barrier`.
 //! - **A replication starts.** `sql/replicate.rs`, `vfs/by_sql.rs`, `replicate`, then the table in `writer/start.rs`.
-//!   By URI: `vfs/by_uri.rs`, `opening` and `wal_opened`; then `decide` in `writer/primary.rs`.
+//!   By URI: `vfs/by_uri.rs`, `opening` and `wal_opened`; then `decide` in `writer/primary.rs`. A database in rollback
+//!   mode is put into WAL mode before: `vfs/wal_mode.rs`.
 //! - **A gap is healed, a first image is made.** `writer/phase.rs`.
 //! - **A restore.** `sql/restore.rs`, then `replica/restore/mod.rs`: plan, temporary file, apply, rename.
 //! - **A replica is opened and read.** `sqlite/read_vfs.rs`, `x_open`; `vfs/replica.rs`, `Opened`; then `reader`.
@@ -70,6 +72,7 @@
 
 mod config;
 pub mod error;
+mod header;
 mod lock;
 pub mod ltx;
 mod panic;

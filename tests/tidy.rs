@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 /// Page sizes, page numbers and TXIDs are types of `ltx`, which `wal` shares.
 const LAYERS: &[(&str, &[&str])] = &[
     ("error", &[]),
+    ("header", &[]),
     ("lock", &[]),
     ("panic", &["error"]),
     ("pool", &["error", "lock", "thread"]),
@@ -17,14 +18,20 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("wal", &["error", "config", "time", "ltx"]),
     ("store", &["error", "lock", "thread", "config", "time"]),
     ("replica", &["error", "lock", "panic", "thread", "config", "time", "ltx", "wal", "store"]),
-    ("writer", &["error", "lock", "panic", "pool", "thread", "config", "time", "ltx", "wal", "store", "replica"]),
-    ("reader", &["error", "lock", "panic", "pool", "thread", "config", "time", "ltx", "wal", "store", "replica"]),
-    ("sqlite", &["error", "lock", "panic", "thread", "config", "time"]),
+    (
+        "writer",
+        &["error", "header", "lock", "panic", "pool", "thread", "config", "time", "ltx", "wal", "store", "replica"],
+    ),
+    (
+        "reader",
+        &["error", "header", "lock", "panic", "pool", "thread", "config", "time", "ltx", "wal", "store", "replica"],
+    ),
+    ("sqlite", &["error", "header", "lock", "panic", "thread", "config", "time"]),
     (
         "vfs",
         &[
-            "error", "lock", "panic", "pool", "thread", "config", "time", "ltx", "wal", "store", "replica", "writer",
-            "reader", "sqlite",
+            "error", "header", "lock", "panic", "pool", "thread", "config", "time", "ltx", "wal", "store", "replica",
+            "writer", "reader", "sqlite",
         ],
     ),
     (

@@ -4,6 +4,7 @@ use super::cache::Page;
 use super::index::{Frame, Segment};
 use super::lazy::LazyIndex;
 use super::object::Object;
+use crate::header;
 use crate::ltx::{PageSize, Pgno, Txid};
 use crate::time::Timestamp;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -48,13 +49,6 @@ pub(super) struct State {
 }
 
 static NEXT_COUNTER: AtomicU32 = AtomicU32::new(1);
-
-/// Bytes of page 1: the versions of writer and reader, the change counter, the size in pages, and the counter for which
-/// that size is valid (SQLite's fileformat, section 1.3).
-const VERSIONS: std::ops::Range<usize> = 18..20;
-const CHANGE_COUNTER: std::ops::Range<usize> = 24..28;
-const SIZE: std::ops::Range<usize> = 28..32;
-const VALID_FOR: std::ops::Range<usize> = 92..96;
 
 impl State {
     /// The state that `newest` made, whose pages `layers` have, newest first.
@@ -140,10 +134,10 @@ impl State {
         let mut page = stored()?.to_vec();
         let counter = self.counter.to_be_bytes();
         for (place, bytes) in [
-            (VERSIONS, [1, 1].as_slice()),
-            (CHANGE_COUNTER, &counter),
-            (SIZE, &self.commit.to_be_bytes()),
-            (VALID_FOR, &counter),
+            (header::VERSIONS, [header::ROLLBACK; 2].as_slice()),
+            (header::CHANGE_COUNTER, &counter),
+            (header::PAGES, &self.commit.to_be_bytes()),
+            (header::VALID_FOR, &counter),
         ] {
             if let Some(place) = page.get_mut(place) {
                 place.copy_from_slice(bytes);

@@ -107,10 +107,11 @@ fn main_primary(connection: Connection) -> Option<Arc<Primary>> {
 /// The same, also where it is about to begin.
 fn await_primary(connection: Connection, timeout: Duration) -> Result<Arc<Primary>> {
     let name = connection.file_name("main");
-    let primary = primary::await_primary(&name, timeout, &|| connection.is_interrupted())?;
+    let mut primary = primary::await_primary(&name, timeout, &|| connection.is_interrupted())?;
     if primary::is_unwatched(&name) {
         // What others have written is seen by who has the WAL open.
         connection.query("PRAGMA main.schema_version")?;
+        primary = primary::find(&name);
     }
     primary.ok_or_else(|| not_replicated(connection))
 }

@@ -11,6 +11,7 @@
 //! order, so that the short one is a few instructions and a jump.
 
 use super::shared_index::WalIndexStart;
+use crate::header;
 use crate::panic::guard;
 use sqlite3ext_sys as ffi;
 use std::ffi::{c_int, c_void};
@@ -125,9 +126,6 @@ pub(super) struct Tap {
     pub(super) db: *mut *mut ffi::sqlite3,
     role: TapRole,
 }
-
-/// Where page 1 says whether the database is in WAL mode, 2, or in rollback mode, 1 (SQLite's fileformat, 1.3.3).
-const WRITE_VERSION: usize = 18;
 
 impl Tap {
     /// The tap of a tapped file.
@@ -355,10 +353,11 @@ unsafe extern "C" fn x_write_database(file: *mut ffi::sqlite3_file, data: *const
     unsafe {
         let tap = Tap::of(file);
         if tap.is_active() {
-            let version = (at == 0 && n as usize > WRITE_VERSION).then(|| *data.cast::<u8>().add(WRITE_VERSION));
+            let version_at = header::VERSIONS.start;
+            let version = (at == 0 && n as usize > version_at).then(|| *data.cast::<u8>().add(version_at));
             let _ = guard(|| {
                 tap.observer.database_write(at as u64, n as u64);
-                if version == Some(1) {
+                if version == Some(header::ROLLBACK) {
                     tap.observer.rollback_commit();
                 }
             });

@@ -335,7 +335,7 @@ impl Shim for PrimaryShim {
         let database = database(path);
         database.wal_mode.settle();
         by_uri::in_wal_mode(&database);
-        let others_wrote = database.wal_mode.is_watched(path);
+        let others_wrote = database.wal_mode.watch(path);
         if let Some(primary) = database.primary() {
             if others_wrote {
                 primary.reopened();

@@ -12,11 +12,11 @@
 use super::by_uri;
 use super::primary::{Database, base, known, wal_mode_pool};
 use crate::error::{Error, Kind, Result};
+use crate::header;
 use crate::lock::{Condvar, Mutex};
 use crate::sqlite::{BaseFile, Connection, FileRole, has_connections};
-use crate::writer::{OpenFile, Primary};
-use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use crate::writer::{FileIdentity, OpenFile, Primary};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -34,11 +34,6 @@ const PATIENCE_MOST: Duration = Duration::from_millis(100);
 const PATIENCE_STEP: Duration = Duration::from_millis(1);
 /// Who waits for a primary tries this often.
 const WAIT_INTERVAL: Duration = Duration::from_millis(50);
-
-/// With what a database begins, and where page 1 says whether it is in WAL mode, 2 (SQLite's fileformat, 1.3.3).
-const MAGIC: &[u8; 16] = b"SQLite format 3\0";
-const WRITE_VERSION_AT: usize = 18;
-const WAL_VERSION: u8 = 2;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
@@ -69,18 +64,16 @@ struct State {
     opened: OpenFile,
 }
 
-/// A database file, and whether it has a WAL with content. Asked by name: nothing is opened (P9).
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Seen {
-    file: Option<(u64, u64, i64, i64)>,
-    has_wal: bool,
-}
+/// A database file when nothing was in its WAL. Asked by name: nothing is opened (P9).
+struct Seen(Option<FileIdentity>);
 
 impl Seen {
     fn of(path: &str) -> Self {
-        let file = std::fs::metadata(path).ok();
-        let file = file.map(|stat| (stat.ino(), stat.size(), stat.mtime(), stat.mtime_nsec()));
-        Self { file, has_wal: std::fs::metadata(format!("{path}-wal")).is_ok_and(|stat| stat.len() > 0) }
+        Self(FileIdentity::of(Path::new(path)).ok())
+    }
+
+    fn is_changed(&self, path: &str) -> bool {
+        std::fs::metadata(format!("{path}-wal")).is_ok_and(|wal| wal.len() > 0) || Self::of(path).0 != self.0
     }
 }
 
@@ -124,13 +117,13 @@ impl WalMode {
     }
 
     /// A connection of the host has opened the WAL. Whether others have written since replication began.
-    pub(super) fn is_watched(&self, path: &str) -> bool {
-        self.unwatched.lock().take().is_some_and(|seen| seen != Seen::of(path))
+    pub(super) fn watch(&self, path: &str) -> bool {
+        self.unwatched.lock().take().is_some_and(|seen| seen.is_changed(path))
     }
 
     /// Whether others have written since replication began, and no connection has opened the WAL.
     pub(super) fn is_changed(&self, path: &str) -> bool {
-        self.unwatched.lock().is_some_and(|seen| seen != Seen::of(path))
+        self.unwatched.lock().as_ref().is_some_and(|seen| seen.is_changed(path))
     }
 
     /// Whether no connection of the host has opened the WAL since replication began.
@@ -247,13 +240,13 @@ fn look(database: &Database) -> bool {
 /// Reads no more than the file says of itself, under no lock.
 fn content_of(database: &Database) -> Result<Content> {
     let file = BaseFile::open(base()?, &database.path, FileRole::Database)?;
-    let mut header = [0; WRITE_VERSION_AT + 1];
+    let mut head = [0; header::VERSIONS.end];
     if file.size()? == 0 {
         return Ok(Content::Nothing);
     }
-    file.read_at(&mut header, 0)?;
+    file.read_at(&mut head, 0)?;
     // Without a header it is encrypted, or a first transaction that did not end: SQLite tells which.
-    let is_wal = header.starts_with(MAGIC) && header[WRITE_VERSION_AT] == WAL_VERSION;
+    let is_wal = head.starts_with(header::MAGIC) && head[header::VERSIONS.start] == header::WAL;
     Ok(if is_wal { Content::Wal } else { Content::Rollback })
 }
 

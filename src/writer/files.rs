@@ -1,6 +1,7 @@
 //! The database and its WAL, as this layer reads them: through handles that take no locks (P9).
 
 use crate::error::Result;
+use crate::header;
 use crate::ltx::PageSize;
 
 /// An open file of the database. Used by one thread at a time.
@@ -38,13 +39,10 @@ pub trait SharedIndex: Send {
     fn release(&mut self, mark: u8);
 }
 
-/// Where the page size stands in a database's header (SQLite's fileformat, section 1.3).
-const PAGE_SIZE_AT: usize = 16;
-
 /// The page size that a database file names; `None` if it has no header, or no sound one.
 pub fn page_size_of(database: &dyn DatabaseFile) -> Result<Option<PageSize>> {
-    let mut header = [0; PAGE_SIZE_AT + 2];
-    let whole = database.read_at(&mut header, 0)?;
-    let size = PageSize::from_u16(u16::from_be_bytes([header[PAGE_SIZE_AT], header[PAGE_SIZE_AT + 1]]));
+    let mut size = [0; 2];
+    let whole = database.read_at(&mut size, header::PAGE_SIZE.start as u64)?;
+    let size = PageSize::from_u16(u16::from_be_bytes(size));
     Ok(size.ok().filter(|_| whole))
 }

@@ -66,3 +66,4 @@ pub use handover::Handover;
 pub use moved::OpenFile;
 pub use pool::Pools;
 pub use primary::{Parts, Primary, State, Status, prove};
+pub use spool::FileIdentity;

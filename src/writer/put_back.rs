@@ -16,9 +16,11 @@ use super::primary::{Phase, Primary};
 use super::spool::{FileNumber, Refusal};
 use super::sums::Sums;
 use crate::error::{Error, Kind, Result};
+use crate::header;
 use crate::ltx::{PageSize, Pgno, Txid, page_checksum};
 use crate::replica::ROLLING_AFTER;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 /// The largest file that is read under SQLite's locks, and only where it was changed while it was closed here: 58 MiB in
@@ -29,12 +31,6 @@ const PUT_BACK: &str = "the database has the content of the older one: it was pu
 const IS_ANOTHER: &str = "the file is another one than before and has no page of it: it is another database";
 const WRITTEN_OVER: &str = "the file has no page as it was, and its header is not a later one: another database was \
                             written over it";
-
-/// With what a database's first page begins (SQLite's fileformat, section 1.3).
-const MAGIC: &[u8; 16] = b"SQLite format 3\0";
-const CHANGE_COUNTER_AT: usize = 24;
-const SCHEMA_COOKIE_AT: usize = 40;
-const HEADER_END: usize = 100;
 
 /// What the first page tells of a database's past.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,11 +46,11 @@ pub(super) struct FirstPage {
 impl FirstPage {
     /// `None` if it has no header, as that of an encrypted database.
     pub(super) fn of(page: &[u8]) -> Option<Self> {
-        let (header, schema) = page.split_at_checked(HEADER_END)?;
-        let word = |at: usize| header.get(at..)?.first_chunk().map(|bytes| u32::from_be_bytes(*bytes));
-        header.starts_with(MAGIC).then_some(Self {
-            change_counter: word(CHANGE_COUNTER_AT)?,
-            schema_cookie: word(SCHEMA_COOKIE_AT)?,
+        let (head, schema) = page.split_at_checked(header::SIZE)?;
+        let word = |at| head.get::<Range<usize>>(at)?.first_chunk().map(|bytes| u32::from_be_bytes(*bytes));
+        head.starts_with(header::MAGIC).then_some(Self {
+            change_counter: word(header::CHANGE_COUNTER)?,
+            schema_cookie: word(header::SCHEMA_COOKIE)?,
             schema: page_checksum(Pgno::FIRST, schema),
         })
     }

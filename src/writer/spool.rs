@@ -51,7 +51,7 @@ fn sync_directory(directory: &Path) -> Result<()> {
 
 /// What tells that a file is still the one it was (P11).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct FileIdentity {
+pub struct FileIdentity {
     device: u64,
     inode: u64,
     size: u64,
@@ -61,7 +61,10 @@ pub(super) struct FileIdentity {
 
 impl FileIdentity {
     /// By name, without opening the file.
-    pub(super) fn of(path: &Path) -> Result<Self> {
+    ///
+    /// # Errors
+    /// [`crate::error::Kind::NotFound`], [`crate::error::Kind::Io`].
+    pub fn of(path: &Path) -> Result<Self> {
         let m = fs::metadata(path).with_context(|| path.display().to_string())?;
         let ns = |seconds: i64, ns: i64| i128::from(seconds) * 1_000_000_000 + i128::from(ns);
         Ok(Self {
