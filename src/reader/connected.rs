@@ -268,27 +268,28 @@ impl Connected {
     fn stored(&self, state: &Arc<State>, pgno: Pgno, cancelled: &dyn Fn() -> bool) -> Result<Page> {
         let source = &self.0.source;
         let window = self.0.tracks.lock().window(source, pgno);
-        let mut state = Arc::clone(state);
+        let mut other: Option<Arc<State>> = None;
         let mut others = 0;
         let (page, was_at_hand) = loop {
-            match source.page(&state, pgno, window, cancelled) {
+            let state = other.as_ref().unwrap_or(state);
+            match source.page(state, pgno, window, cancelled) {
                 Err(error)
                     if others < OTHERS_MAX
                         && matches!(error.kind(), Kind::NotFound | Kind::Conflict | Kind::Corrupt) =>
                 {
-                    state = self.elsewhere(&state, pgno, &error, cancelled)?;
+                    other = Some(self.elsewhere(state, pgno, &error, cancelled)?);
                     others += 1;
                 }
                 Err(error) => {
                     if others == OTHERS_MAX && error.kind() == Kind::Corrupt {
-                        source.is_hopeless(&state, pgno, &error);
+                        source.give_up(state, pgno, &error);
                     }
                     return Err(error);
                 }
                 Ok(page) => break page,
             }
         };
-        self.0.tracks.lock().saw(source, &state, pgno, &page, was_at_hand);
+        self.0.tracks.lock().saw(source, other.as_ref().unwrap_or(state), pgno, &page, was_at_hand);
         Ok(page)
     }
 

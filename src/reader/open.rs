@@ -122,13 +122,13 @@ impl Source {
             && error.kind() == Kind::Corrupt
             && matches!(other.kind(), Kind::NotFound | Kind::Corrupt)
         {
-            self.is_hopeless(state, pgno, other);
+            self.give_up(state, pgno, other);
         }
         other
     }
 
     /// The page is damaged, and in no other file.
-    pub fn is_hopeless(&self, state: &State, pgno: Pgno, error: &Error) {
+    pub fn give_up(&self, state: &State, pgno: Pgno, error: &Error) {
         let mut hopeless = self.hopeless.lock();
         hopeless.retain(|_, (since, _)| since.elapsed() < HOPELESS);
         hopeless.insert((state.counter, pgno), (Instant::now(), error.clone()));

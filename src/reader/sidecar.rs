@@ -34,7 +34,7 @@ pub(super) struct Sidecar {
 }
 
 impl Sidecar {
-    /// Of a copy that was made before.
+    /// Of a copy that was made before. Who was killed at the begin of one may have left an empty file.
     pub fn existing(path: &Path) -> io::Result<Option<Self>> {
         let file = match OpenOptions::new().read(true).write(true).open(path) {
             Ok(file) => file,
@@ -43,6 +43,11 @@ impl Sidecar {
         };
         let mut header = [0; HEADER_SIZE];
         let is_ours = file.read_exact_at(&mut header, 0).is_ok() && words(&header).first() == Some(&MAGIC);
+        if !is_ours && file.metadata()?.len() > 0 {
+            return Err(io::Error::other(
+                "is there and was not made by hydration: name another hydrate_path, or remove it",
+            ));
+        }
         let page_size = words(&header).get(1).and_then(|size| u32::try_from(*size).ok());
         Ok(page_size.filter(|_| is_ours).map(|page_size| Self { file, page_size }))
     }

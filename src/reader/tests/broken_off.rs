@@ -5,7 +5,7 @@ use super::super::index::Frame;
 use super::super::sidecar::with_suffix;
 use super::hydrating::{assert_right, become_state, copy, put_companion_of, state};
 use super::verifying::{all_frames, copied, of_size};
-use super::{Written, key};
+use super::{Written, key, random_below};
 use crate::config::Hydrate;
 use crate::error::{Error, Kind};
 use crate::store::fault::{Call, Fault};
@@ -57,11 +57,7 @@ fn r13_a_first_copy_that_was_killed_goes_on_where_it_was() {
 #[test]
 fn r13_whatever_a_power_cut_leaves_nothing_wrong_is_shown() {
     for seed in 1..40_u64 {
-        let mut random = seed;
-        let mut below = |end: u64| {
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (random >> 33) % end
-        };
+        let mut below = random_below(seed);
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("copy.db");
         let mut written = Written::new([512, 1024, 4096][seed as usize % 3]);
@@ -90,10 +86,7 @@ fn r13_whatever_a_power_cut_leaves_nothing_wrong_is_shown() {
             }
             std::fs::write(with_suffix(&path.with_extension("left"), suffix), bytes).unwrap();
         }
-        let Ok(left) = Hydration::open(&Hydrate { path: Some(path.with_extension("left")) }, &state(&source, to))
-        else {
-            continue;
-        };
+        let left = copy(&source, &path.with_extension("left"), to);
         assert_right(&left, &written, &source, &format!("seed {seed}"));
         become_state(&left, &source, to, true).unwrap();
         assert!(std::fs::read(path.with_extension("left")).unwrap() == written.states[to as usize], "seed {seed}");
@@ -215,7 +208,7 @@ fn r13_a_sidecar_that_is_no_whole_one() {
     let path = directory.path().join("copy.db");
     become_state(&copy(&source, &path, 1), &source, 1, true).unwrap();
     let sidecar = std::fs::File::options().write(true).open(with_suffix(&path, ".hydration")).unwrap();
-    sidecar.set_len(64 + 16 * 10 + 7).unwrap();
+    sidecar.set_len(16 + 16 * 10 + 7).unwrap();
     assert_right(&copy(&source, &path, 1), &written, &source, "short");
     become_state(&copy(&source, &path, 1), &source, 1, true).unwrap();
     assert!(std::fs::read(&path).unwrap() == written.states[1]);
@@ -223,4 +216,21 @@ fn r13_a_sidecar_that_is_no_whole_one() {
     std::fs::create_dir(with_suffix(&path, ".hydration")).unwrap();
     let error = Hydration::open(&Hydrate { path: Some(path.clone()) }, &state(&source, 1)).map(|_| ()).unwrap_err();
     assert!(error.to_string().contains("dir.db.hydration"), "{error}");
+}
+
+/// Nor does a replica overwrite what bears the name of one.
+#[test]
+fn r13_what_hydration_has_not_made_stays_as_it_is() {
+    let (written, directory) = (of_size(100_000), tempfile::tempdir().unwrap());
+    let source = written.source();
+    for (name, content) in
+        [("a.db", "somebody's database"), ("b.db.hydration", "notes of somebody who is learning to swim")]
+    {
+        let theirs = directory.path().join(name);
+        std::fs::write(&theirs, content).unwrap();
+        let path = theirs.with_file_name(name.trim_end_matches(".hydration"));
+        let error = Hydration::open(&Hydrate { path: Some(path) }, &state(&source, 1)).map(|_| ()).unwrap_err();
+        assert!(error.to_string().contains("was not made by hydration"), "{error}");
+        assert_eq!(std::fs::read_to_string(&theirs).unwrap(), content);
+    }
 }

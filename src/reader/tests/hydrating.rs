@@ -5,7 +5,7 @@ use super::super::hydrate::Hydration;
 use super::super::hydrating::frames;
 use super::super::source::Source;
 use super::super::state::State;
-use super::{Written, key, txid, workload};
+use super::{Written, key, random_below, txid, workload};
 use crate::config::Hydrate;
 use crate::error::{Error, Kind};
 use crate::ltx::{Decoder, Level, TxidRange};
@@ -211,11 +211,7 @@ fn r13_only_what_is_there_counts() {
 #[test]
 fn r13_whatever_is_broken_off_nothing_wrong_is_trusted() {
     for seed in 1..25_u64 {
-        let mut random = seed;
-        let mut below = |end: u64| {
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (random >> 33) % end
-        };
+        let mut below = random_below(seed);
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("copy.db");
         let mut written = Written::new(512);

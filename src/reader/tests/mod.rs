@@ -193,3 +193,12 @@ fn workload(written: &mut Written, txids: u64) {
         });
     }
 }
+
+/// Numbers below a bound, the same for the same seed.
+fn random_below(seed: u64) -> impl FnMut(u64) -> u64 {
+    let mut random = seed;
+    move |end| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) % end
+    }
+}
