@@ -7,6 +7,7 @@
 //! There are no retries: a local file system that fails says so at once. ENOSPC is [`Kind::Full`].
 
 mod lock;
+mod root;
 mod settled;
 mod sidecar;
 mod staged;
@@ -16,6 +17,7 @@ use super::tally::Tally;
 use super::{Counters, ETag, Ending, Entry, Gate, Metadata, Object, Put, Store, Upload};
 use crate::error::{Error, Kind, Result};
 use crate::time::Timestamp;
+use root::Root;
 use settled::settled;
 use staged::{Condition, Staged};
 use std::fs::{self, File};
@@ -23,39 +25,17 @@ use std::io::{self, Read};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 /// A walk goes no deeper: symbolic links may make circles.
 const DEPTH_MAX: usize = 32;
 
 /// A store in a directory.
 pub struct FileStore {
-    root: PathBuf,
+    root: Arc<Root>,
     url: String,
     tally: Arc<Tally>,
     gate: Option<Gate>,
-    root_seen: Seen,
-}
-
-/// Device and inode of the root, once it was there.
-#[derive(Clone, Default)]
-struct Seen(Arc<OnceLock<(u64, u64)>>);
-
-impl Seen {
-    fn look(&self, root: &Path) {
-        if let (None, Ok(Some(number))) = (self.0.get(), directory_number(root)) {
-            let _ = self.0.set(number);
-        }
-    }
-}
-
-/// Device and inode; `None` if there is no directory.
-fn directory_number(path: &Path) -> io::Result<Option<(u64, u64)>> {
-    match fs::metadata(path) {
-        Ok(stat) => Ok(stat.is_dir().then(|| (stat.dev(), stat.ino()))),
-        Err(error) if is_absent(&error) => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 /// A failed operation on a path of the store.
@@ -89,29 +69,14 @@ impl FileStore {
     /// A store below `root`, an absolute path, which is created by the first write.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         let root = root.into();
-        let root_seen = Seen::default();
-        root_seen.look(&root);
-        Self { url: format!("file://{}", root.display()), root, tally: Arc::default(), gate: None, root_seen }
+        let url = format!("file://{}", root.display());
+        Self { root: Arc::new(Root::new(root)), url, tally: Arc::default(), gate: None }
     }
 
     /// Asked before each change (P24).
     #[must_use]
     pub fn with_gate(self, gate: Option<Gate>) -> Self {
         Self { gate, ..self }
-    }
-
-    /// The root is the one that it was: below the mount point of a disk that is gone, another replica would begin.
-    fn check_root(&self) -> Result<()> {
-        self.root_seen.look(&self.root);
-        let Some(seen) = self.root_seen.0.get() else { return Ok(()) };
-        let what = match directory_number(&self.root) {
-            Ok(Some(now)) if now == *seen => return Ok(()),
-            Ok(Some(_)) => "is another directory than before",
-            Ok(None) => "is gone",
-            Err(error) => return Err(failed("stat", &self.root, &error)),
-        };
-        let text = format!("{} {what}: a disk that is not mounted? Nothing is written there", self.root.display());
-        Err(Error::new(Kind::Unavailable, text))
     }
 
     fn ask_gate(&self) -> Result<()> {
@@ -125,7 +90,7 @@ impl FileStore {
                 "object key {key:?}: names that end in .tmp or .meta, and .lock, are the store's own"
             )));
         }
-        Ok(self.root.join(key))
+        Ok(self.root.path().join(key))
     }
 
     fn open(&self, key: &str) -> Result<Option<(File, fs::Metadata)>> {
@@ -140,13 +105,15 @@ impl FileStore {
 
     fn write(&self, key: &str, bytes: &[u8], metadata: &Metadata, condition: Condition<'_>) -> Result<Put> {
         check_metadata(metadata)?;
-        self.check_root()?;
+        self.root.check()?;
         Tally::one(&self.tally.put);
         let mut staged = Staged::create(self.path(key)?)?;
         staged.write(bytes)?;
         Tally::bytes(&self.tally.bytes_out, bytes.len());
         self.ask_gate()?;
-        staged.publish(metadata, condition)
+        let put = staged.publish(metadata, condition)?;
+        self.root.saw(key);
+        Ok(put)
     }
 
     /// What HEAD tells of an open object.
@@ -163,7 +130,7 @@ impl FileStore {
         let length =
             usize::try_from(length).map_err(|_| super::too_large(&self.url, key, length, usize::MAX as u64))?;
         let mut bytes = vec![0; length];
-        file.read_exact_at(&mut bytes, range.start).map_err(|e| failed("read", &self.root.join(key), &e))?;
+        file.read_exact_at(&mut bytes, range.start).map_err(|e| failed("read", &self.root.path().join(key), &e))?;
         Tally::bytes(&self.tally.bytes_in, length);
         Ok(bytes)
     }
@@ -206,17 +173,18 @@ impl Store for FileStore {
 
     fn list(&self, prefix: &str) -> Result<Vec<Entry>> {
         Tally::one(&self.tally.list);
-        self.check_root()?;
+        self.root.check()?;
         let base = prefix.rsplit_once('/').map_or("", |(dir, _)| prefix.get(..=dir.len()).unwrap_or_default());
         let dir = if base.is_empty() {
-            self.root.clone()
+            self.root.path().to_owned()
         } else {
             check_key(base.trim_end_matches('/'))?;
-            self.root.join(base)
+            self.root.path().join(base)
         };
         let mut found = Vec::new();
         self.walk(&dir, base, prefix, 0, &mut found)?;
         found.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        found.last().inspect(|last| self.root.saw(&last.key));
         Ok(found)
     }
 
@@ -234,7 +202,8 @@ impl Store for FileStore {
         }
         // One byte more than is expected: the read that finds it missing ends the file.
         let mut bytes = Vec::with_capacity(usize::try_from(stat.size()).unwrap_or(0) + 1);
-        let read = file.take(limit).read_to_end(&mut bytes).map_err(|e| failed("read", &self.root.join(key), &e))?;
+        let read =
+            file.take(limit).read_to_end(&mut bytes).map_err(|e| failed("read", &self.root.path().join(key), &e))?;
         Tally::bytes(&self.tally.bytes_in, read);
         Ok(Some((bytes, etag(&stat))))
     }
@@ -272,7 +241,7 @@ impl Store for FileStore {
 
     fn upload(&self, key: &str, metadata: &Metadata, _expected: u64) -> Result<Box<dyn Upload>> {
         check_metadata(metadata)?;
-        self.check_root()?;
+        self.root.check()?;
         Tally::one(&self.tally.put);
         let staged = Staged::create(self.path(key)?)?;
         Ok(Box::new(FileUpload {
@@ -280,7 +249,8 @@ impl Store for FileStore {
             metadata: metadata.clone(),
             tally: Arc::clone(&self.tally),
             gate: self.gate.clone(),
-            root: (self.root.clone(), self.root_seen.clone()),
+            root: Arc::clone(&self.root),
+            key: key.to_owned(),
         }))
     }
 
@@ -303,7 +273,7 @@ impl Store for FileStore {
 
     fn sweep(&self) -> Result<usize> {
         let before = Timestamp(Timestamp::now().0.saturating_sub(super::SWEEP_AGE_MS));
-        staged::remove_older(&self.root, before, 0)
+        staged::remove_older(self.root.path(), before, 0)
     }
 
     fn clock_offset_ms(&self) -> i64 {
@@ -320,8 +290,8 @@ struct FileUpload {
     metadata: Metadata,
     tally: Arc<Tally>,
     gate: Option<Gate>,
-    /// Made by the first object.
-    root: (PathBuf, Seen),
+    root: Arc<Root>,
+    key: String,
 }
 
 impl Upload for FileUpload {
@@ -334,7 +304,7 @@ impl Upload for FileUpload {
     fn finish_if_absent(self: Box<Self>) -> Result<Put> {
         self.gate.as_ref().map_or(Ok(()), |gate| gate())?;
         let put = self.staged.publish(&self.metadata, Condition::Absent)?;
-        self.root.1.look(&self.root.0);
+        self.root.saw(&self.key);
         Ok(put)
     }
 }

@@ -105,6 +105,10 @@ fn p12_a_backup_restored_by_the_backup_api_is_refused() {
     }
 }
 
+fn copied(from: &Path, to: &Path) {
+    assert!(std::process::Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
+}
+
 /// Whole machines are put back too: the record knows no TXID beyond the backup, but the replica does.
 #[test]
 fn p12_a_backup_of_database_and_metadata_directory_is_refused() {
@@ -113,9 +117,6 @@ fn p12_a_backup_of_database_and_metadata_directory_is_refused() {
     replicated(&source, &store, 5);
     let closed = close(source);
     let kept = tempfile::tempdir().unwrap();
-    let copied = |from: &Path, to: &Path| {
-        assert!(std::process::Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
-    };
     copied(closed.0.path(), &kept.path().join("all"));
     let source = reopen(closed);
     replicated(&source, &store, 5);
@@ -461,6 +462,12 @@ fn a_replica_that_is_gone_is_not_begun_anew() {
     assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
     fs::remove_dir(&root).unwrap();
     fs::rename(&away, &root).unwrap();
+    sync(&primary);
+    assert_same(&source.restored(&store, Target::Latest), &source.image());
+    // A copy of it takes its place, as a disk does that is mounted under another number.
+    fs::rename(&root, &away).unwrap();
+    copied(&away, &root);
+    source.commit(&primary, 5);
     sync(&primary);
     assert_same(&source.restored(&store, Target::Latest), &source.image());
 }
