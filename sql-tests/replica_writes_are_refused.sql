@@ -24,6 +24,7 @@ PRAGMA litestream_write_enabled = off;
 PRAGMA litestream_write_enabled = 2;
 PRAGMA litestream_txid = 3;
 SELECT litestream_sync();
+PRAGMA litestream_sync;
 SELECT litestream_replicate('file://$DIR/other');
 .vfsname
 SELECT * FROM t;

@@ -3,6 +3,7 @@ import ctypes
 import os
 import pathlib
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -236,6 +237,17 @@ def an_interrupt_ends_a_wait(scratch):
     started = time.monotonic()
     message = lib.error_of(db, "SELECT litestream_sync(60)")
     lib.check(time.monotonic() - started < 10 and "interrupt" in message.lower(), time.monotonic() - started, "s:", message)
+
+
+def an_interrupt_ends_a_listing_that_waits_for_the_store(scratch):
+    db = lib.connect(":memory:", load=True)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"s3://bucket/app?endpoint=http://127.0.0.1:{silent.getsockname()[1]}&region=any"
+        os.environ.update(lib.s3_environment())
+        threading.Timer(0.5, db.interrupt).start()
+        started = time.monotonic()
+        message = lib.error_of(db, "SELECT count(*) FROM litestream_files(?)", url)
+        lib.check(time.monotonic() - started < 10 and "interrupt" in message, time.monotonic() - started, "s:", message)
 
 
 def an_interrupt_ends_a_pragma_that_waits(scratch):

@@ -102,8 +102,16 @@ impl Replica {
         Ok(Listing::from_entries(self.layout, entries))
     }
 
-    /// The same, on a thread of its own, and proof that the store keeps two primaries apart (P29): `cancelled` is asked on
-    /// the calling thread, at least every 50 ms.
+    /// The same, on a thread of its own: `cancelled` is asked on the calling thread, at least every 50 ms.
+    ///
+    /// # Errors
+    /// Those of the store; [`Kind::Interrupted`].
+    pub fn list_unless(&self, cancelled: &dyn Fn() -> bool) -> Result<Listing> {
+        let replica = self.clone();
+        poll::run(cancelled, move || replica.list())
+    }
+
+    /// The same, and proof that the store keeps two primaries apart (P29).
     ///
     /// # Errors
     /// Those of the store; [`Kind::Interrupted`].

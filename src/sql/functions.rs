@@ -31,10 +31,7 @@ pub(super) fn stop(connection: Connection, arguments: &[Value]) -> Result<Value>
 pub(super) fn sync(connection: Connection, arguments: &[Value]) -> Result<Value> {
     let timeout = timeout("litestream_sync", arguments.first())?;
     if replica::of(connection).is_some() {
-        return Err(Error::invalid(
-            "litestream_sync: this connection reads a replica, which has nothing to ship; SELECT litestream_wait(TXID) \
-             waits until a TXID is visible here",
-        ));
+        return Err(Error::invalid(replica::NOTHING_TO_SHIP));
     }
     let txid = await_primary(connection, timeout)?.sync(timeout, &|| connection.is_interrupted())?;
     Ok(txid.map(|t| t.to_string()).into())

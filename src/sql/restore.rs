@@ -24,8 +24,8 @@ pub(super) fn restore(connection: Connection, arguments: &[Value]) -> Result<Val
         Some(Value::Text(text)) => RestoreOptions::parse(text).context("litestream_restore")?,
         Some(other) => return Err(wrong("litestream_restore", "options as JSON text", other)),
     };
-    if path.is_empty() {
-        return Err(Error::invalid("litestream_restore: the path is empty; name the file to be made"));
+    if path.is_empty() || path == ":memory:" {
+        return Err(Error::invalid(format!("litestream_restore: the path is '{path}'; name the file to be made")));
     }
     let path = primary::full_path(path)?;
     if options.force && primary::is_open(&path) {

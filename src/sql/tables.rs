@@ -3,7 +3,7 @@
 use super::functions::wrong;
 use crate::error::{Error, Result};
 use crate::replica::Replica;
-use crate::sqlite::{Table, Value};
+use crate::sqlite::{Connection, Table, Value};
 use crate::store::{self, Counters};
 use crate::time::Timestamp;
 use crate::vfs::{primary, replica};
@@ -42,7 +42,7 @@ pub(super) const STATUS: Table = Table {
         "pages_prefetch_used INTEGER",
     ],
     argument: None,
-    rows: |_| {
+    rows: |_, _| {
         let primaries = primary::statuses();
         let replicas = replica::statuses();
         Ok(primaries.iter().map(primary_row).chain(replicas.iter().map(replica_row)).collect())
@@ -130,12 +130,12 @@ pub(super) const FILES: Table = Table {
     rows: files,
 };
 
-fn files(url: Option<&Value>) -> Result<Vec<Vec<Value>>> {
+fn files(connection: Connection, url: Option<&Value>) -> Result<Vec<Vec<Value>>> {
     let Some(Value::Text(url)) = url else {
         return Err(url.map_or_else(|| Error::bug("no URL"), |u| wrong("litestream_files", "a URL", u)));
     };
     let replica = Replica::new(store::open(url)?);
-    let listing = replica.list()?;
+    let listing = replica.list_unless(&|| connection.is_interrupted())?;
     Ok(listing
         .files()
         .iter()

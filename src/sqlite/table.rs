@@ -9,6 +9,9 @@ use sqlite_loadable::table::{
     BestIndexError, ConstraintOperator, IndexInfo, VTab, VTabArguments, VTabCursor, define_table_function,
 };
 
+/// Values in the order of the columns.
+pub type Row = Vec<Value>;
+
 /// A table-valued function.
 pub struct Table {
     /// Its name.
@@ -17,8 +20,8 @@ pub struct Table {
     pub columns: &'static [&'static str],
     /// The name of its argument, if it takes one; a hidden column.
     pub argument: Option<&'static str>,
-    /// Makes the rows, on the calling thread.
-    pub rows: fn(Option<&Value>) -> Result<Vec<Vec<Value>>>,
+    /// Makes the rows, on the thread of the connection that asks.
+    pub rows: fn(Connection, Option<&Value>) -> Result<Vec<Row>>,
 }
 
 /// Defines it on a connection.
@@ -30,6 +33,7 @@ pub fn define_table(db: Connection, table: &'static Table) -> Result<()> {
 #[repr(C)]
 struct Rows {
     base: sqlite3_vtab,
+    db: Connection,
     table: &'static Table,
 }
 
@@ -38,7 +42,7 @@ impl<'vtab> VTab<'vtab> for Rows {
     type Cursor = RowsCursor;
 
     fn connect(
-        _db: *mut sqlite3,
+        db: *mut sqlite3,
         aux: Option<&Self::Aux>,
         _args: VTabArguments,
     ) -> sqlite_loadable::Result<(String, Self)> {
@@ -49,7 +53,7 @@ impl<'vtab> VTab<'vtab> for Rows {
         }
         // SAFETY: all-zero is what SQLite expects of a new sqlite3_vtab.
         let base = unsafe { std::mem::zeroed() };
-        Ok((format!("CREATE TABLE x({columns})"), Self { base, table }))
+        Ok((format!("CREATE TABLE x({columns})"), Self { base, db: Connection::new(db.cast()), table }))
     }
 
     fn best_index(&self, mut info: IndexInfo) -> core::result::Result<(), BestIndexError> {
@@ -76,15 +80,16 @@ impl<'vtab> VTab<'vtab> for Rows {
     fn open(&'vtab mut self) -> sqlite_loadable::Result<RowsCursor> {
         // SAFETY: as in `connect`.
         let base = unsafe { std::mem::zeroed() };
-        Ok(RowsCursor { base, table: self.table, rows: Vec::new(), at: 0 })
+        Ok(RowsCursor { base, db: self.db, table: self.table, rows: Vec::new(), at: 0 })
     }
 }
 
 #[repr(C)]
 struct RowsCursor {
     base: sqlite3_vtab_cursor,
+    db: Connection,
     table: &'static Table,
-    rows: Vec<Vec<Value>>,
+    rows: Vec<Row>,
     at: usize,
 }
 
@@ -95,13 +100,13 @@ impl VTabCursor for RowsCursor {
         _text: Option<&str>,
         values: &[*mut sqlite3_value],
     ) -> sqlite_loadable::Result<()> {
-        let table = self.table;
+        let (db, table) = (self.db, self.table);
         let rows = guard(|| {
             let argument = values.first().map(value_of).transpose()?;
             if let (Some(name), None) = (table.argument, &argument) {
                 return Err(Error::invalid(format!("{0}: give its {name}, as in {0}('file:///…')", table.name)));
             }
-            (table.rows)(argument.as_ref())
+            (table.rows)(db, argument.as_ref())
         });
         self.rows = rows.and_then(|r| r).map_err(|e| failed(&e))?;
         self.at = 0;

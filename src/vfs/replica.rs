@@ -242,6 +242,7 @@ impl Opened {
                 Some("1" | "true" | "on") => return Err(Error::invalid(READ_ONLY)),
                 Some(other) => return Err(Error::invalid(format!("{name} is 0 or 1, not {other}"))),
             },
+            "litestream_sync" => return Err(Error::invalid(NOTHING_TO_SHIP)),
             _ if !READ_ONLY_PRAGMAS.contains(&name) => return Ok(PragmaAnswer::Forward),
             _ if argument.is_some() => return Err(Error::invalid(format!("{name} is read-only"))),
             "litestream_txid" => self.position()?.0.to_string(),
@@ -256,6 +257,9 @@ impl Opened {
     }
 }
 
+/// Who asks a replica to ship.
+pub const NOTHING_TO_SHIP: &str = "litestream_sync: this connection reads a replica, which has nothing to ship; \
+                                   SELECT litestream_wait(TXID) waits until a TXID is visible here";
 /// Those that only tell.
 const READ_ONLY_PRAGMAS: [&str; 4] =
     ["litestream_txid", "litestream_lag", "litestream_hydration_progress", "litestream_hydration_file"];
