@@ -124,6 +124,34 @@ def an_exclusive_connection(scratch):
         assert_restores(scratch, name)
 
 
+def a_transaction_that_began_before_the_replication(scratch):
+    """It has a read lock, or the write lock, of which nobody was told."""
+    starter = lib.connect(":memory:", load=True)
+    for name, begun in (("reads", "BEGIN; SELECT count(*) FROM t"), ("writes", "BEGIN IMMEDIATE; INSERT INTO t VALUES (0)")):
+        db = lib.connect(scratch / name)
+        db.executescript("PRAGMA journal_mode = WAL; CREATE TABLE t(a)")
+        for statement in begun.split("; "):
+            db.execute(statement).fetchall()
+        replicate(starter, scratch, name)
+        db.execute("INSERT INTO t VALUES (1)")
+        db.execute("COMMIT")
+        sync(db)
+        assert_rows(scratch, name, db)
+        db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        for row in range(2, 4):
+            db.execute("INSERT INTO t VALUES (?)", (row,))
+        sync(db)
+        assert_rows(scratch, name, db)
+        db.close()
+
+
+def assert_rows(scratch, name, db):
+    restored = restore(scratch, name)
+    counted = lib.scalar(sqlite3.connect(restored), "SELECT count(*) FROM t")
+    lib.check(counted == lib.scalar(db, "SELECT count(*) FROM t"), name, counted)
+    restored.unlink()
+
+
 def mapped_reads(scratch):
     loaded()
     db = lib.connect(scratch / "app.db", mmap_size=1 << 24)
