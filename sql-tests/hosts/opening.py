@@ -127,7 +127,8 @@ def an_exclusive_connection(scratch):
 def a_transaction_that_began_before_the_replication(scratch):
     """It has a read lock, or the write lock, of which nobody was told."""
     starter = lib.connect(":memory:", load=True)
-    for name, begun in (("reads", "BEGIN; SELECT count(*) FROM t"), ("writes", "BEGIN IMMEDIATE; INSERT INTO t VALUES (0)")):
+    for name, begun in (("reads", "BEGIN; SELECT count(*) FROM t"), ("writes", "BEGIN IMMEDIATE; INSERT INTO t VALUES (0)"),
+                        ("becomes exclusive", "PRAGMA locking_mode = EXCLUSIVE; BEGIN; SELECT count(*) FROM t")):
         db = lib.connect(scratch / name)
         db.executescript("PRAGMA journal_mode = WAL; CREATE TABLE t(a)")
         for statement in begun.split("; "):

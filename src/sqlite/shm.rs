@@ -48,12 +48,37 @@ pub(super) unsafe extern "C" fn x_shm_lock(
     // SAFETY: called by SQLite on a tapped file; calls are forwarded as they came.
     unsafe {
         let tap = Tap::of(file);
-        // A restart is told whatever the flag says (P13).
-        if tap.is_active() || n == RESTART_LOCKS {
+        if tap.is_active() {
             return shm_lock(file, offset, n, flags);
         }
-        tap.read_locks = 0;
+        if flags & SHM_EXCLUSIVE != 0 {
+            // A restart is told whatever the flag says (P13).
+            if n == RESTART_LOCKS {
+                return shm_lock(file, offset, n, flags);
+            }
+        } else {
+            // A shared lock is counted in any case.
+            if flags & SHM_LOCK != 0 {
+                return share(file, offset, n, flags);
+            }
+            tap.read_locks = tap.read_locks.saturating_sub(1);
+        }
         (tap.base_shm_lock)(file, offset, n, flags)
+    }
+}
+
+/// A shared lock is asked for.
+///
+/// # Safety
+/// `file` is tapped.
+#[inline(never)]
+unsafe extern "C" fn share(file: *mut ffi::sqlite3_file, offset: c_int, n: c_int, flags: c_int) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let tap = Tap::of(file);
+        let rc = (tap.base_shm_lock)(file, offset, n, flags);
+        tap.read_locks += u32::from(rc == 0);
+        rc
     }
 }
 

@@ -109,9 +109,7 @@ pub(super) struct Tap {
     pub(super) observer: Arc<dyn Observer>,
     /// The first region of the wal-index while it is mapped. Only the connection's own thread touches it (P1).
     pub(super) shm: *const u8,
-    /// Read locks that the connection has taken since this is active. In normal mode it has one at COMMIT_PHASETWO; an
-    /// exclusive one takes none. One whose transaction is older than that passes for exclusive, until it gives back the
-    /// write lock: its commit is told at both.
+    /// Read locks that the connection holds. In normal mode it has one at COMMIT_PHASETWO; an exclusive one takes none.
     pub(super) read_locks: u32,
     /// Its last commit was told as exclusive.
     pub(super) exclusive: bool,
