@@ -34,7 +34,8 @@ pub(super) struct Sidecar {
 }
 
 impl Sidecar {
-    /// Of a copy that was made before. Who was killed at the begin of one may have left an empty file.
+    /// Of a copy that was made before. Who was killed at the begin of one, or lost power, may have left an empty file, or
+    /// zeros.
     pub fn existing(path: &Path) -> io::Result<Option<Self>> {
         let file = match OpenOptions::new().read(true).write(true).open(path) {
             Ok(file) => file,
@@ -43,7 +44,7 @@ impl Sidecar {
         };
         let mut header = [0; HEADER_SIZE];
         let is_ours = file.read_exact_at(&mut header, 0).is_ok() && words(&header).first() == Some(&MAGIC);
-        if !is_ours && file.metadata()?.len() > 0 {
+        if header.iter().any(|byte| *byte != 0) && !is_ours {
             return Err(io::Error::other(
                 "is there and was not made by hydration: name another hydrate_path, or remove it",
             ));

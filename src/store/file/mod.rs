@@ -112,7 +112,7 @@ impl FileStore {
         Tally::bytes(&self.tally.bytes_out, bytes.len());
         self.ask_gate()?;
         let put = staged.publish(metadata, condition)?;
-        self.root.saw(key);
+        self.root.saw([key].into_iter());
         Ok(put)
     }
 
@@ -184,7 +184,7 @@ impl Store for FileStore {
         let mut found = Vec::new();
         self.walk(&dir, base, prefix, 0, &mut found)?;
         found.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        found.last().inspect(|last| self.root.saw(&last.key));
+        self.root.saw(found.iter().map(|entry| entry.key.as_str()));
         Ok(found)
     }
 
@@ -304,7 +304,7 @@ impl Upload for FileUpload {
     fn finish_if_absent(self: Box<Self>) -> Result<Put> {
         self.gate.as_ref().map_or(Ok(()), |gate| gate())?;
         let put = self.staged.publish(&self.metadata, Condition::Absent)?;
-        self.root.saw(&self.key);
+        self.root.saw([self.key.as_str()].into_iter());
         Ok(put)
     }
 }

@@ -18,27 +18,37 @@ pub(super) struct Root {
 struct Seen {
     /// Device and inode, once it was there.
     number: Option<(u64, u64)>,
-    /// The last object that was seen in it: key, size, mtime in seconds and nanoseconds.
-    object: Option<(String, Object)>,
+    /// The newest LTX file that was seen in it.
+    newest: Option<Newest>,
 }
 
-type Object = (u64, i64, i64);
+#[derive(PartialEq, Eq)]
+struct Newest {
+    /// Its last TXID, as its name has it.
+    last: String,
+    key: String,
+    size: u64,
+    /// In seconds, and nanoseconds.
+    modified: (i64, i64),
+}
 
 impl Root {
     pub(super) fn new(path: PathBuf) -> Self {
         let number = directory_number(&path).ok().flatten();
-        Self { path, seen: Mutex::new(Seen { number, object: None }) }
+        Self { path, seen: Mutex::new(Seen { number, newest: None }) }
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// An object that is there.
-    pub(super) fn saw(&self, key: &str) {
+    /// Objects that are there.
+    pub(super) fn saw<'a>(&self, keys: impl Iterator<Item = &'a str>) {
+        let newest = keys.filter_map(|key| Some((last_txid(key)?, key))).max();
         let mut seen = self.seen.lock();
-        if let Some(object) = self.object(key) {
-            seen.object = Some((key.to_owned(), object));
+        let is_newer = |(last, _): &(&str, &str)| seen.newest.as_ref().is_none_or(|seen| *last >= seen.last.as_str());
+        if let Some((_, key)) = newest.filter(is_newer) {
+            seen.newest = self.object(key);
         }
         seen.number = seen.number.or_else(|| directory_number(&self.path).ok().flatten());
     }
@@ -57,11 +67,11 @@ impl Root {
             }
             (Some(now), Some(before)) if now == before => return Ok(()),
             (Some(now), Some(_)) => {
-                if seen.object.as_ref().is_some_and(|(key, object)| self.object(key).as_ref() == Some(object)) {
+                if seen.newest.as_ref().is_some_and(|newest| self.object(&newest.key).as_ref() == Some(newest)) {
                     seen.number = Some(now);
                     return Ok(());
                 }
-                "is another directory than before, without the newest object"
+                "is another directory than before, without the newest LTX file"
             }
             (None, Some(_)) => "is gone",
         };
@@ -69,9 +79,17 @@ impl Root {
         Err(Error::new(Kind::Unavailable, text))
     }
 
-    fn object(&self, key: &str) -> Option<Object> {
-        fs::metadata(self.path.join(key)).ok().map(|stat| (stat.size(), stat.mtime(), stat.mtime_nsec()))
+    fn object(&self, key: &str) -> Option<Newest> {
+        let stat = fs::metadata(self.path.join(key)).ok()?;
+        let (last, key) = (last_txid(key)?.to_owned(), key.to_owned());
+        Some(Newest { last, key, size: stat.size(), modified: (stat.mtime(), stat.mtime_nsec()) })
     }
+}
+
+/// Of an LTX file, `<first>-<last>.ltx` in 16 hex digits each.
+fn last_txid(key: &str) -> Option<&str> {
+    let (_, last) = key.rsplit('/').next()?.strip_suffix(".ltx")?.split_once('-')?;
+    (last.len() == 16).then_some(last)
 }
 
 /// Device and inode; `None` if there is no directory.
