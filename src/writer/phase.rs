@@ -267,7 +267,7 @@ impl Primary {
             if base.get(pgno.get()) == sum { Ok(()) } else { changed.put(pgno.get(), page) }
         })?;
         found.sums.resize(start.commit);
-        if self.unproven.load(Ordering::Acquire) {
+        if self.unproven.load(Ordering::Acquire) || self.was_refused() {
             // If it holds what was committed here, the WAL was opened before that, and the file was read then.
             let as_opened = self.as_opened.lock().take();
             self.with_work(|work| self.judge(work, as_opened.as_ref().unwrap_or(&found)))?;

@@ -13,12 +13,13 @@ use super::capture::Capture;
 use super::encode::Work;
 use super::files::{DatabaseFile, page_size_of};
 use super::primary::{Phase, Primary};
-use super::spool::{FileNumber, Refusal};
+use super::spool::{FileNumber, Record, Refusal};
 use super::sums::Sums;
 use crate::error::{Error, Kind, Result};
 use crate::header;
 use crate::ltx::{PageSize, Pgno, Txid, page_checksum};
 use crate::replica::ROLLING_AFTER;
+use crate::wal::IndexHeader;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -26,6 +27,12 @@ use std::sync::atomic::Ordering;
 /// The largest file that is read under SQLite's locks, and only where it was changed while it was closed here: 58 MiB in
 /// the system's cache took 26 ms.
 const AS_OPENED_BYTES_MAX: u64 = 64 << 20;
+
+/// Restarts of the WAL between two LTX files, at most: a new WAL has any salts.
+const RESTARTS_MAX: u32 = 1 << 16;
+
+/// Pages that tell whether a refused database was restored, at least.
+const TELLING_PAGES: usize = 8;
 
 const PUT_BACK: &str = "the database has the content of the older one: it was put back";
 const IS_ANOTHER: &str = "the file is another one than before and has no page of it: it is another database";
@@ -152,40 +159,60 @@ impl Primary {
         if newest.is_none() {
             return Ok(());
         }
-        self.refuse_again(head)?;
+        self.refuse_again(head, work.sums.as_ref(), &found.sums)?;
         if let Some(older) = work.history.find(found.sums.rolling()) {
-            return Err(self.refuse(older, head, PUT_BACK));
+            return Err(self.refuse(found, older, head, PUT_BACK));
         }
         if work.sums.as_ref().is_none_or(|sums| shares_a_page(sums, &found.sums)) {
             return Ok(());
         }
         let files = work.record.file.zip(FileNumber::of(&self.path).ok());
         if files.is_some_and(|(before, now)| now.is_another_than(&before)) {
-            return Err(self.refuse(head, head, IS_ANOTHER));
+            return Err(self.refuse(found, head, head, IS_ANOTHER));
         }
         if work.record.first_page.zip(found.first_page).is_some_and(|(before, now)| now.contradicts(&before)) {
-            return Err(self.refuse(head, head, WRITTEN_OVER));
+            return Err(self.refuse(found, head, head, WRITTEN_OVER));
         }
         Ok(())
     }
 
     /// The first commit after a refusal makes a state that nothing is known of, so the refusal is remembered.
-    fn refuse(&self, found: Txid, head: Txid, why: &str) -> Error {
-        let remembered = FileNumber::of(&self.path)
-            .and_then(|file| self.spool.refuse(&Refusal { file, txid: found.to_string(), why: why.to_owned() }));
+    fn refuse(&self, found: &Found, txid: Txid, head: Txid, why: &str) -> Error {
+        let remembered = FileNumber::of(&self.path).and_then(|file| {
+            found.sums.write(&self.spool.refused_sums(), txid)?;
+            let url = self.url().to_owned();
+            self.spool.refuse(&Refusal { url, file, txid: txid.to_string(), why: why.to_owned() })
+        });
         if let Err(error) = remembered {
             log::warn!("{}: the refusal is not remembered: {error}", self.path.display());
         }
-        self.diverged(Some(found), head, why)
+        self.diverged(Some(txid), head, why)
     }
 
-    /// It holds for the file that was refused, until that has the newest state.
-    fn refuse_again(&self, head: Txid) -> Result<()> {
-        let Some(refusal) = self.spool.refusal() else { return Ok(()) };
-        if FileNumber::of(&self.path).is_ok_and(|now| now.is_another_than(&refusal.file)) {
+    pub(super) fn was_refused(&self) -> bool {
+        self.spool.refusal(self.url()).is_some()
+    }
+
+    /// It holds for what has become of the database that was refused. What has become of the newest state is not refused,
+    /// whatever was written since; if the pages tell of neither, what is in another file is not.
+    fn refuse_again(&self, head: Txid, newest: Option<&Sums>, found: &Sums) -> Result<()> {
+        let Some(refusal) = self.spool.refusal(self.url()) else { return Ok(()) };
+        let refused = Sums::read(&self.spool.refused_sums()).map(|(sums, _)| sums);
+        let told = newest.zip(refused.as_ref()).and_then(|(newest, refused)| is_of_newest(newest, refused, found));
+        let is_another = || FileNumber::of(&self.path).is_ok_and(|now| now.is_another_than(&refusal.file));
+        if told.unwrap_or_else(is_another) {
             return self.spool.accept();
         }
-        Err(self.diverged(Txid::parse(&refusal.txid), head, &refusal.why))
+        let why =
+            format!("{}; it was refused then, and what was written to it since does not change that", refusal.why);
+        Err(self.diverged(Txid::parse(&refusal.txid), head, &why))
+    }
+
+    /// Whether the WAL is a later one of the recorded one, which was restarted: SQLite counts the first salt up. So it is
+    /// after a crash, and whatever the database has become, nobody put it back.
+    pub(super) fn went_on(&self, former: Option<&Record>, published: Option<&IndexHeader>) -> bool {
+        let Some((at, now)) = former.and_then(|former| former.position).zip(published) else { return false };
+        !self.was_refused() && (1..=RESTARTS_MAX).contains(&now.salts.0.wrapping_sub(at.salts.0))
     }
 
     /// The store is ahead of the local record by TXIDs of ours: the record was not written, or the database was put
@@ -193,14 +220,14 @@ impl Primary {
     pub(super) fn refuse_put_back_with_record(&self, work: &Work, local: Option<Txid>, remote: Txid) -> Result<()> {
         // Another database is told when the gap is healed: the checksums of what the store has are not here.
         self.unproven.store(true, Ordering::Release);
-        let Some(found) = self.content_to_judge()?.map(|found| found.sums) else { return Ok(()) };
-        let mut older = work.history.find(found.rolling()).filter(|txid| *txid < remote);
+        let Some(found) = self.content_to_judge()? else { return Ok(()) };
+        let mut older = work.history.find(found.sums.rolling()).filter(|txid| *txid < remote);
         let mut txid = local.map_or(Txid::FIRST, Txid::next);
         while txid <= remote {
             let object = self.store.head(&self.key(txid))?;
             let pairs = object.map(|object| object.metadata.pairs).unwrap_or_default();
             let after = pairs.iter().find(|(name, _)| name == ROLLING_AFTER).map(|(_, sum)| sum.as_str());
-            if after == Some(&format!("{:016x}", found.rolling())) {
+            if after == Some(&format!("{:016x}", found.sums.rolling())) {
                 if txid == remote {
                     return self.spool.accept();
                 }
@@ -209,14 +236,26 @@ impl Primary {
             }
             txid = txid.next();
         }
-        self.refuse_again(remote)?;
-        older.map_or(Ok(()), |older| Err(self.refuse(older, remote, PUT_BACK)))
+        self.refuse_again(remote, None, &found.sums)?;
+        older.map_or(Ok(()), |older| Err(self.refuse(&found, older, remote, PUT_BACK)))
     }
 
     /// The record is of the database in this file.
     pub(super) fn is_in_this_file(&self, work: &mut Work) {
         work.record.file = FileNumber::of(&self.path).ok();
     }
+}
+
+/// Whether what was found has come of `newest`, or else of `refused`, by the pages in which they differ; `None` if too few
+/// tell. (Inner pages of b-trees may become the same by other ways.)
+fn is_of_newest(newest: &Sums, refused: &Sums, found: &Sums) -> Option<bool> {
+    let differ = |pgno: &u32| newest.get(*pgno) != refused.get(*pgno);
+    let differing: Vec<u32> = (1..=found.commit()).filter(differ).collect();
+    let has = |sums: &Sums| {
+        let same = differing.iter().filter(|pgno| sums.get(**pgno) == found.get(**pgno)).count();
+        same >= TELLING_PAGES && same * 4 >= differing.len() * 3
+    };
+    if has(newest) { Some(true) } else { has(refused).then_some(false) }
 }
 
 /// Whether a page is as it was.

@@ -322,9 +322,15 @@ impl Spool {
         self.write_record(record)
     }
 
-    /// The refusal of the database; `None` if there is none, or none that can be read.
-    pub(super) fn refusal(&self) -> Option<Refusal> {
-        serde_json::from_slice(&fs::read(self.directory.join(REFUSAL)).ok()?).ok()
+    /// The refusal of the database by this URL; `None` if there is none, or none that can be read.
+    pub(super) fn refusal(&self, url: &str) -> Option<Refusal> {
+        let refusal: Refusal = serde_json::from_slice(&fs::read(self.directory.join(REFUSAL)).ok()?).ok()?;
+        (refusal.url == url).then_some(refusal)
+    }
+
+    /// Where the page checksums of the refused database are.
+    pub(super) fn refused_sums(&self) -> PathBuf {
+        self.directory.join("refused-checksums")
     }
 
     /// Remembers a refusal, durably.
@@ -333,16 +339,25 @@ impl Spool {
         replace(&self.directory.join(REFUSAL), true, |file| std::io::Write::write_all(file, &text))
     }
 
-    /// Takes the refusal back.
+    /// Takes the refusal back, durably.
     pub(super) fn accept(&self) -> Result<()> {
-        remove_if_there(&self.directory.join(REFUSAL))
+        let path = self.directory.join(REFUSAL);
+        if !path.exists() {
+            return Ok(());
+        }
+        remove_if_there(&path)?;
+        remove_if_there(&self.refused_sums())?;
+        sync_directory(&self.directory)
     }
 }
 
-/// Why a database was refused (P12). It is a file by itself, since records are written by every start.
+/// Why a database was refused (P12). It is a file by itself, since records are written by every start. Beside it are the
+/// page checksums that the database had.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Refusal {
-    /// Which file was refused: another one at its path is looked at anew.
+    /// By whom.
+    pub(super) url: String,
+    /// Which file the database was in.
     pub(super) file: FileNumber,
     /// The TXID that its state was found to be of.
     pub(super) txid: String,

@@ -36,9 +36,6 @@ impl Primary {
     /// Decides how to begin. `listing` is `None` if the store is away; then only a local record lets it start.
     pub(super) fn start(&self, listing: Option<&Listing>, published: Option<&IndexHeader>) -> Result<Start> {
         let former = self.spool.record().filter(|r| r.url == self.url());
-        if former.is_none() {
-            self.spool.accept()?;
-        }
         let is_foreign = former.is_none() && self.spool.record().is_some();
         let newest_file = if is_foreign { None } else { self.spool.files()?.last().map(|(txid, _)| *txid) };
         let local = former.as_ref().and_then(Record::txid).max(newest_file);
@@ -51,6 +48,7 @@ impl Primary {
                 return Err(self.replica_is_gone(known));
             }
             self.spool.clear()?;
+            self.spool.accept()?;
             // An attempt of a former start may still arrive: its node id is remembered.
             return Ok(Start { work: self.empty_work(former.as_ref()), phase: Phase::FirstImage });
         };
@@ -143,7 +141,7 @@ impl Primary {
             self.watch_writes();
         }
         let proven = self.prove_position(former.as_ref(), head, published, work.sums.is_none())?;
-        if !proven {
+        if !proven && !self.went_on(former.as_ref(), published) {
             self.refuse_put_back(&work, head)?;
         }
         if proven {
@@ -199,7 +197,7 @@ impl Primary {
         let proven = self.prove(&mut capture, former, head, published)?;
         // Behind the published end a checkpoint may have written newer pages already.
         let at_end = capture.captured == Captured::Fresh || published.is_some_and(|p| capture.captured.is_end_of(p));
-        let proven = proven && (at_end || !scan) && self.spool.refusal().is_none();
+        let proven = proven && (at_end || !scan) && !self.was_refused();
         if proven && scan {
             begin_scan(&mut capture);
         }

@@ -103,7 +103,9 @@ impl Primary {
             Some(header) if capture.captured != Captured::Gap => {
                 let before = capture.captured;
                 let outcome = capture.run(&header, sequence, noticed);
-                if capture.captured.goes_on_in_the_wal_of(before) {
+                // While a gap is healed it says nothing of what was before.
+                let is_healing = matches!(self.phase(), Phase::Decide | Phase::Heal);
+                if !is_healing && capture.captured.goes_on_in_the_wal_of(before) {
                     self.unproven.store(false, Ordering::Release);
                 }
                 outcome
