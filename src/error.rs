@@ -34,6 +34,8 @@ pub enum Kind {
     Io,
     /// No room on the local file system.
     Full,
+    /// SQLite had no memory.
+    Memory,
     /// Something that cannot be, was.
     Bug,
 }

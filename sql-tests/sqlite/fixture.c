@@ -294,7 +294,10 @@ static int above_open(sqlite3_vfs *v, const char *name, sqlite3_file *f, int fla
   (void)v;
   memset(file, 0, sizeof *file);
   file->is_above = 1;
-  if( name && (flags & SQLITE_OPEN_MAIN_DB) && (flags & SQLITE_OPEN_READWRITE) ){
+  /* With nolock=1 there is no WAL mode, with immutable=1 nothing to ship: there replica= is refused. */
+  int is_unfit = name && (flags & SQLITE_OPEN_URI)
+    && (sqlite3_uri_boolean(name, "nolock", 0) || sqlite3_uri_boolean(name, "immutable", 0));
+  if( name && (flags & SQLITE_OPEN_MAIN_DB) && (flags & SQLITE_OPEN_READWRITE) && !is_unfit ){
     file->replica = replica_of(name);
     is_new = file->replica==0;
     if( is_new ) file->replica = __atomic_add_fetch(&replica_count, 1, __ATOMIC_SEQ_CST);

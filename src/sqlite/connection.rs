@@ -2,7 +2,7 @@
 
 use super::api::{call, text_of};
 use super::fork::unforked;
-use super::lifetime::{Ticket, unseen};
+use super::lifetime::{Ticket, has_connections, unseen};
 use super::read_file::ReplicaFile;
 use super::shim::BaseVfs;
 use super::tap::{Observer, TapRole, WalIndexHeader, is_tapped, published_header, tap};
@@ -10,6 +10,10 @@ use crate::error::{Error, Kind, Result};
 use sqlite3ext_sys as ffi;
 use std::ffi::{CString, c_int, c_void};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The host's SQLite has mutexes: known while a connection is open.
+pub(super) static HAS_MUTEXES: AtomicBool = AtomicBool::new(false);
 
 /// A borrowed connection. Not `Send`: it belongs to the call that it came with.
 #[derive(Clone, Copy)]
@@ -93,6 +97,10 @@ impl Connection {
     /// Refuses a host whose SQLite has no mutexes (P33). `sqlite3_threadsafe` says 1 also after
     /// `sqlite3_config(SQLITE_CONFIG_SINGLETHREAD)`; a connection that asks for a mutex has one or not.
     pub fn need_mutexes() -> Result<()> {
+        // It stays so while a connection is open.
+        if HAS_MUTEXES.load(Ordering::Acquire) {
+            return Ok(());
+        }
         let mut db = std::ptr::null_mut();
         let flags = ffi::SQLITE_OPEN_READWRITE | ffi::SQLITE_OPEN_CREATE | ffi::SQLITE_OPEN_FULLMUTEX;
         // SAFETY: a new connection, used by this thread only and closed before the return.
@@ -103,7 +111,10 @@ impl Connection {
             (rc, has_mutex)
         };
         match (rc, has_mutex) {
-            (0, true) => Ok(()),
+            (0, true) => {
+                HAS_MUTEXES.store(has_connections(), Ordering::Release);
+                Ok(())
+            }
             (0, false) => Err(Error::invalid(
                 "this SQLite has no mutexes (SQLITE_CONFIG_SINGLETHREAD, or SQLITE_THREADSAFE=0), which replication \
                  needs: it reads the database on threads of its own",
@@ -291,6 +302,7 @@ fn sql_error(rc: c_int, message: &str) -> Error {
         ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => Kind::Busy,
         ffi::SQLITE_INTERRUPT => Kind::Interrupted,
         ffi::SQLITE_FULL => Kind::Full,
+        ffi::SQLITE_NOMEM => Kind::Memory,
         ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB => Kind::Corrupt,
         ffi::SQLITE_CANTOPEN => Kind::NotFound,
         _ => Kind::Io,

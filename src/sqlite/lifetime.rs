@@ -57,6 +57,7 @@ unsafe extern "C" fn ended(_: *mut c_void) {
     if CONNECTIONS.fetch_sub(1, Ordering::SeqCst) != 1 {
         return;
     }
+    super::connection::HAS_MUTEXES.store(false, Ordering::Release);
     tell(false);
     let deadline = Instant::now() + CALLS_END;
     while HANDLES.load(Ordering::SeqCst) > 0 && !has_connections() && Instant::now() < deadline {

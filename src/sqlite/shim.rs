@@ -3,7 +3,7 @@
 
 use super::api::call;
 use super::tap::{Observer, TapRole, tap};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::panic::guard;
 use sqlite3ext_sys as ffi;
 use std::ffi::{CString, c_char, c_int, c_void};
@@ -188,10 +188,11 @@ unsafe extern "C" fn x_open(
     // SAFETY: called by SQLite with xOpen's arguments; the shim's file object is the base's.
     unsafe {
         if let Err(error) = by_uri(name, flags as u32) {
-            let _ = guard(|| super::api::log(ffi::SQLITE_CANTOPEN as c_int, &format!("litestream: {error}")));
+            let rc = if error.kind() == Kind::Memory { ffi::SQLITE_NOMEM } else { ffi::SQLITE_CANTOPEN } as c_int;
+            let _ = guard(|| super::api::log(rc, &format!("litestream: {error}")));
             // Nothing was opened, so there is nothing to close.
             (*file).pMethods = std::ptr::null();
-            return ffi::SQLITE_CANTOPEN as c_int;
+            return rc;
         }
         let base = BaseVfs((*vfs).pAppData.cast());
         let rc = base.open(name, file, flags, out);
