@@ -346,7 +346,7 @@ impl Connected {
         let mut view = self.0.view.lock();
         let follows_now = moment.is_none();
         if follows && !follows_now {
-            source.stop_following();
+            source.stop_following(interval);
         }
         view.follows = follows_now;
         view.moment = moment;
@@ -444,8 +444,12 @@ impl Connected {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if self.view.lock().follows {
-            self.source.stop_following();
+        let (follows, interval) = {
+            let view = self.view.lock();
+            (view.follows, view.settings.poll_interval)
+        };
+        if follows {
+            self.source.stop_following(interval);
         }
         let process = PROCESS.get();
         // What could not be opened is not remembered: the next try may come with other credentials.

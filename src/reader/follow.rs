@@ -42,8 +42,8 @@ const LOOKS_OF_WAITERS: Duration = Duration::from_millis(100);
 pub(super) struct Follow {
     /// A poll is due or under way.
     pub is_running: bool,
-    /// The shortest interval that a follower asked for.
-    pub interval: Duration,
+    /// The intervals that the connections which follow ask for.
+    followers: Vec<Duration>,
     /// Polls of another number than this one are of no use any more.
     generation: u64,
     /// How many looks were begun, how many of them have ended, and how the last one did.
@@ -63,6 +63,13 @@ pub(super) struct Follow {
     pub failing: bool,
     /// The replica was begun again: for good.
     pub restarted: Option<Error>,
+}
+
+impl Follow {
+    /// The shortest one counts; `None` if nobody follows.
+    pub fn interval(&self) -> Option<Duration> {
+        self.followers.iter().min().copied()
+    }
 }
 
 #[cfg(test)]
@@ -94,15 +101,15 @@ impl Source {
         } else if is_stale {
             self.look_now(cancelled)?;
         }
-        self.followers.fetch_add(1, Ordering::SeqCst);
         let mut follow = self.follow.lock();
-        if !follow.is_running || interval < follow.interval {
+        let is_shorter = follow.interval().is_none_or(|shortest| interval < shortest);
+        follow.followers.push(interval);
+        if !follow.is_running || is_shorter {
             follow.is_running = true;
-            follow.interval = interval;
             follow.generation += 1;
             let generation = follow.generation;
             drop(follow);
-            return self.poll_after(interval, generation).inspect_err(|_| self.stop_following());
+            return self.poll_after(interval, generation).inspect_err(|_| self.stop_following(interval));
         }
         Ok(())
     }
@@ -139,9 +146,12 @@ impl Source {
         started
     }
 
-    /// A connection follows no more.
-    pub fn stop_following(&self) {
-        self.followers.fetch_sub(1, Ordering::SeqCst);
+    /// A connection that asked for this interval follows no more.
+    pub fn stop_following(&self, interval: Duration) {
+        let followers = &mut self.follow.lock().followers;
+        if let Some(at) = followers.iter().position(|other| *other == interval) {
+            followers.swap_remove(at);
+        }
     }
 
     fn poll_after(self: &Arc<Self>, wait: Duration, generation: u64) -> Result<()> {
@@ -153,14 +163,13 @@ impl Source {
                 if follow.generation != generation {
                     return;
                 }
-                // Who begins to follow counts itself before it asks whether this runs.
-                if source.followers.load(Ordering::SeqCst) == 0 {
+                if follow.followers.is_empty() {
                     follow.is_running = false;
                     return;
                 }
             }
             let _ = source.poll();
-            let interval = source.follow.lock().interval;
+            let interval = source.follow.lock().interval().unwrap_or(wait);
             if let Err(error) = source.poll_after(interval, generation) {
                 source.note(&error);
             }
@@ -210,7 +219,9 @@ impl Source {
         let Some(mut state) = self.current.read().clone() else { return Ok(()) };
         let (paused, listing_due) = {
             let follow = self.follow.lock();
-            let paused = follow.proven.is_none_or(|proven| proven.elapsed() > PAUSE.max(follow.interval * 2));
+            let paused = follow
+                .proven
+                .is_none_or(|proven| proven.elapsed() > PAUSE.max(follow.interval().unwrap_or_default() * 2));
             (paused, follow.listed.is_none_or(|listed| listed.elapsed() >= follow.listing_after))
         };
         // In another directory that nothing is there says nothing of this replica.

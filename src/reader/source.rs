@@ -19,7 +19,7 @@ use crate::store;
 use crate::time::Timestamp;
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -59,8 +59,6 @@ pub(super) struct Source {
     pub polling: Mutex<()>,
     /// Somebody wants it to be looked for once more.
     pub again: AtomicBool,
-    /// Connections that follow.
-    pub followers: AtomicUsize,
     pub trees: Mutex<Trees>,
     pub tally: Tally,
     pub last_error: Mutex<Option<(Error, Timestamp)>>,
@@ -92,7 +90,6 @@ impl Source {
             follow: Mutex::default(),
             polling: Mutex::default(),
             again: AtomicBool::new(false),
-            followers: AtomicUsize::new(0),
             trees: Mutex::default(),
             tally: Tally::default(),
             last_error: Mutex::default(),
