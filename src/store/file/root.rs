@@ -47,10 +47,12 @@ impl Root {
         let newest = keys.filter_map(|key| Some((last_txid(key)?, key))).max();
         let mut seen = self.seen.lock();
         let is_newer = |(last, _): &(&str, &str)| seen.newest.as_ref().is_none_or(|seen| *last >= seen.last.as_str());
-        if let Some((_, key)) = newest.filter(is_newer) {
-            seen.newest = self.object(key);
+        let newest = newest.filter(is_newer).and_then(|(_, key)| self.object(key));
+        let number = directory_number(&self.path).ok().flatten();
+        if seen.number.is_none() || seen.number == number {
+            seen.number = number;
+            seen.newest = newest.or_else(|| seen.newest.take());
         }
-        seen.number = seen.number.or_else(|| directory_number(&self.path).ok().flatten());
     }
 
     /// It is the one that it was, or a copy of it: a disk that is back may have another number.
