@@ -184,6 +184,8 @@ impl Primary {
             self.record(work, start.commit, start.captured)?;
             self.write_sums(work)
         })?;
+        // A replica that was emptied has refused nothing.
+        self.spool.accept()?;
         self.set_phase(Phase::Running);
         self.durable(Txid::FIRST, timestamp, start.sequence);
         if let Some(companion) = companion {

@@ -13,13 +13,12 @@ use super::capture::Capture;
 use super::encode::Work;
 use super::files::{DatabaseFile, page_size_of};
 use super::primary::{Phase, Primary};
-use super::spool::{FileNumber, Record, Refusal};
+use super::spool::{FileNumber, Refusal};
 use super::sums::Sums;
 use crate::error::{Error, Kind, Result};
 use crate::header;
 use crate::ltx::{PageSize, Pgno, Txid, page_checksum};
 use crate::replica::ROLLING_AFTER;
-use crate::wal::IndexHeader;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -27,9 +26,6 @@ use std::sync::atomic::Ordering;
 /// The largest file that is read under SQLite's locks, and only where it was changed while it was closed here: 58 MiB in
 /// the system's cache took 26 ms.
 const AS_OPENED_BYTES_MAX: u64 = 64 << 20;
-
-/// Restarts of the WAL between two LTX files, at most: a new WAL has any salts.
-const RESTARTS_MAX: u32 = 1 << 16;
 
 /// Pages that tell whether a refused database was restored, at least.
 const TELLING_PAGES: usize = 8;
@@ -159,7 +155,11 @@ impl Primary {
         if newest.is_none() {
             return Ok(());
         }
-        self.refuse_again(head, work.sums.as_ref(), &found.sums)?;
+        if self.was_refused() {
+            // Without the checksums it is asked when the gap is healed.
+            let Some(newest) = &work.sums else { return Ok(()) };
+            self.refuse_again(head, newest, &found.sums)?;
+        }
         if let Some(older) = work.history.find(found.sums.rolling()) {
             return Err(self.refuse(found, older, head, PUT_BACK));
         }
@@ -195,10 +195,10 @@ impl Primary {
 
     /// It holds for what has become of the database that was refused. What has become of the newest state is not refused,
     /// whatever was written since; if the pages tell of neither, what is in another file is not.
-    fn refuse_again(&self, head: Txid, newest: Option<&Sums>, found: &Sums) -> Result<()> {
+    fn refuse_again(&self, head: Txid, newest: &Sums, found: &Sums) -> Result<()> {
         let Some(refusal) = self.spool.refusal(self.url()) else { return Ok(()) };
         let refused = Sums::read(&self.spool.refused_sums()).map(|(sums, _)| sums);
-        let told = newest.zip(refused.as_ref()).and_then(|(newest, refused)| is_of_newest(newest, refused, found));
+        let told = refused.and_then(|refused| is_of_newest(newest, &refused, found));
         let is_another = || FileNumber::of(&self.path).is_ok_and(|now| now.is_another_than(&refusal.file));
         if told.unwrap_or_else(is_another) {
             return self.spool.accept();
@@ -208,36 +208,41 @@ impl Primary {
         Err(self.diverged(Txid::parse(&refusal.txid), head, &why))
     }
 
-    /// Whether the WAL is a later one of the recorded one, which was restarted: SQLite counts the first salt up. So it is
-    /// after a crash, and whatever the database has become, nobody put it back.
-    pub(super) fn went_on(&self, former: Option<&Record>, published: Option<&IndexHeader>) -> bool {
-        let Some((at, now)) = former.and_then(|former| former.position).zip(published) else { return false };
-        !self.was_refused() && (1..=RESTARTS_MAX).contains(&now.salts.0.wrapping_sub(at.salts.0))
-    }
-
     /// The store is ahead of the local record by TXIDs of ours: the record was not written, or the database was put
     /// back together with its metadata directory.
     pub(super) fn refuse_put_back_with_record(&self, work: &Work, local: Option<Txid>, remote: Txid) -> Result<()> {
         // Another database is told when the gap is healed: the checksums of what the store has are not here.
         self.unproven.store(true, Ordering::Release);
         let Some(found) = self.content_to_judge()? else { return Ok(()) };
-        let mut older = work.history.find(found.sums.rolling()).filter(|txid| *txid < remote);
+        match self.find_in_store(work, local, remote, &found) {
+            Ok(None) => Ok(()),
+            // One that was refused is told apart when the gap is healed.
+            Ok(Some(_)) if self.was_refused() => Ok(()),
+            Ok(Some(older)) => Err(self.refuse(&found, older, remote, PUT_BACK)),
+            Err(error) => {
+                // By the next attempt something may have been committed to it.
+                *self.as_opened.lock() = Some(found);
+                Err(error)
+            }
+        }
+    }
+
+    /// The older TXID that has this state.
+    fn find_in_store(&self, work: &Work, local: Option<Txid>, remote: Txid, found: &Found) -> Result<Option<Txid>> {
+        let state = found.sums.rolling();
+        let mut older = work.history.find(state).filter(|txid| *txid < remote);
         let mut txid = local.map_or(Txid::FIRST, Txid::next);
         while txid <= remote {
             let object = self.store.head(&self.key(txid))?;
             let pairs = object.map(|object| object.metadata.pairs).unwrap_or_default();
             let after = pairs.iter().find(|(name, _)| name == ROLLING_AFTER).map(|(_, sum)| sum.as_str());
-            if after == Some(&format!("{:016x}", found.sums.rolling())) {
-                if txid == remote {
-                    return self.spool.accept();
-                }
+            if after == Some(&format!("{state:016x}")) {
                 // Of several TXIDs with this state, the newest counts.
-                older = Some(txid);
+                older = Some(txid).filter(|txid| *txid < remote);
             }
             txid = txid.next();
         }
-        self.refuse_again(remote, None, &found.sums)?;
-        older.map_or(Ok(()), |older| Err(self.refuse(&found, older, remote, PUT_BACK)))
+        Ok(older)
     }
 
     /// The record is of the database in this file.

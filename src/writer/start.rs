@@ -48,7 +48,6 @@ impl Primary {
                 return Err(self.replica_is_gone(known));
             }
             self.spool.clear()?;
-            self.spool.accept()?;
             // An attempt of a former start may still arrive: its node id is remembered.
             return Ok(Start { work: self.empty_work(former.as_ref()), phase: Phase::FirstImage });
         };
@@ -141,7 +140,7 @@ impl Primary {
             self.watch_writes();
         }
         let proven = self.prove_position(former.as_ref(), head, published, work.sums.is_none())?;
-        if !proven && !self.went_on(former.as_ref(), published) {
+        if !proven {
             self.refuse_put_back(&work, head)?;
         }
         if proven {

@@ -241,27 +241,6 @@ fn p12_a_backup_is_refused_beside_a_busy_writer() {
     ends_in_an_error(&source, &primary, &store, &["put back"]);
 }
 
-/// A flag that is set and taken back, in a process that dies.
-#[test]
-fn p12_a_state_that_comes_again_was_not_put_back() {
-    let (source, store) = (Source::new(), memory());
-    source.db.execute_batch("INSERT INTO t VALUES (1, 0)").unwrap();
-    let primary = source.start(&store).unwrap();
-    sync(&primary);
-    let flag = |value: u32| source.db.execute("UPDATE t SET v = ?1", [value]).unwrap();
-    flag(1);
-    primary.published(&source.header());
-    primary.wake();
-    assert_eq!(sync(&primary).get(), 2);
-    drop(primary);
-    for value in [0, 1, 0] {
-        source.db.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(())).unwrap();
-        flag(value);
-    }
-    assert_eq!(replicated(&source, &store, 0).get(), 3);
-    assert_same(&source.restored(&store, Target::Latest), &source.image());
-}
-
 /// Another place takes it as it is, and what was refused says nothing of that place.
 #[test]
 fn p12_a_refused_database_is_replicated_to_an_empty_place() {
