@@ -6,6 +6,7 @@ mod companion;
 mod moved;
 mod put_back;
 mod random;
+mod refusal;
 mod shipping;
 mod simulation;
 mod spool;
