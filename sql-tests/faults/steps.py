@@ -19,7 +19,7 @@ OPTIONS = '{"sync_interval":"1h"}'  # nothing is shipped but where the workload 
 
 
 def fillers(page_size):
-    """{number: bytes}: 2 MiB are kept in memory. With small pages that would be thousands of steps of SQLite's own."""
+    """{number: bytes}: 3 MiB are kept in memory. With small pages that would be thousands of steps of SQLite's own."""
     return {SPILLED: 5 << 20} if page_size >= 32768 else {}
 
 

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 /// Memory for the pages of one batch, in bytes.
-pub(super) const BATCH_MEMORY: usize = 2 << 20;
+pub(super) const BATCH_MEMORY: usize = 3 << 20;
 
 /// Where the newest image of a page is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
