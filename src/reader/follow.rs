@@ -18,8 +18,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// What is fetched of the next object: a small one comes whole, of a large one the index.
-const END_BYTES: u64 = 256 << 10;
+/// What is fetched of the next object: a small one comes whole, that of a busy second, too; of a large one the index.
+const END_BYTES: u64 = 1 << 20;
 /// The same while objects are large, so that they still come whole.
 const END_BYTES_MAX: u64 = 4 << 20;
 /// Of the pages of an object that came whole so many bytes are kept.
