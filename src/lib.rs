@@ -18,7 +18,7 @@
 //! | `store` | the trait `Store` and what is behind it: `memory`, `file`, `s3`, `http`, faults for tests |
 //! | `wal` | the WAL and the wal-index: pure, bytes in, values out |
 //! | `ltx` | the LTX format: pure, bytes in, bytes out |
-//! | `header` | where things stand in the header of a database file |
+//! | `header`, `btree` | where things stand in the header of a database file, and in a page of a b-tree |
 //! | `config` | what users can set, as validated values |
 //! | `time`, `error` | timestamps and the clock; one error type, whose messages name the thing, the place and the way out |
 //! | `panic`, `thread`, `lock` | as guests of the host: panics kept in, threads named and without its signals, locks that survive a fork |
@@ -70,6 +70,7 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)
 )]
 
+mod btree;
 mod config;
 pub mod error;
 mod header;

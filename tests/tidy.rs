@@ -15,16 +15,20 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("time", &["error"]),
     ("config", &["error", "time"]),
     ("ltx", &["error", "config", "time"]),
+    ("btree", &["header", "ltx"]),
     ("wal", &["error", "config", "time", "ltx"]),
     ("store", &["error", "lock", "thread", "config", "time"]),
-    ("replica", &["error", "lock", "panic", "thread", "config", "time", "ltx", "wal", "store"]),
+    ("replica", &["error", "btree", "lock", "panic", "thread", "config", "time", "ltx", "wal", "store"]),
     (
         "writer",
         &["error", "header", "lock", "panic", "pool", "thread", "config", "time", "ltx", "wal", "store", "replica"],
     ),
     (
         "reader",
-        &["error", "header", "lock", "panic", "pool", "thread", "config", "time", "ltx", "wal", "store", "replica"],
+        &[
+            "error", "btree", "header", "lock", "panic", "pool", "thread", "config", "time", "ltx", "wal", "store",
+            "replica",
+        ],
     ),
     ("sqlite", &["error", "header", "lock", "panic", "thread", "config", "time"]),
     (

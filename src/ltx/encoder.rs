@@ -104,6 +104,18 @@ impl<W: Write> Encoder<W> {
     }
 }
 
+/// The frame of a page, which has the page size.
+///
+/// # Errors
+/// [`Kind::Bug`](crate::error::Kind::Bug), of no page that there can be.
+pub fn encode_frame(pgno: Pgno, page: &[u8]) -> Result<Vec<u8>> {
+    let mut buffer = vec![0; PREFIX_SIZE + get_maximum_output_size(page.len())];
+    let len = compress(&mut buffer, &mut CompressTable::default(), pgno, page)?.len();
+    buffer.truncate(len);
+    buffer.shrink_to_fit();
+    Ok(buffer)
+}
+
 /// Makes the frame of a page at the front of `buffer`.
 fn compress<'a>(buffer: &'a mut [u8], table: &mut CompressTable, pgno: Pgno, page: &[u8]) -> Result<&'a [u8]> {
     let short = || Error::bug("LTX frame buffer is too short");

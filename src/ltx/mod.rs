@@ -28,7 +28,7 @@ mod tests;
 
 pub use checksum::{Checksum, Rolling, page_checksum};
 pub use decoder::Decoder;
-pub use encoder::{Encoded, Encoder};
+pub use encoder::{Encoded, Encoder, encode_frame};
 pub(crate) use fields::Fields;
 pub use frame::{decode_frame, max_frame_len};
 pub use header::{Header, WalSpan};

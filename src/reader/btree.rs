@@ -2,28 +2,13 @@
 //! table, the rows that an index leads to, the overflow chains that begin in a leaf. Hints only: bytes that make no
 //! sense give none. (SQLite's fileformat, sections 1.6, 2.1 and 2.6; no bytes are reserved at the end of a page.)
 
+pub(super) use crate::btree::children;
+use crate::btree::{INTERIOR_INDEX, INTERIOR_TABLE, cells, header_of, u16_at, u32_at};
 use crate::ltx::Pgno;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// Bytes of the database header, in front of page 1's own.
-const DATABASE_HEADER: usize = 100;
-const INTERIOR_INDEX: u8 = 2;
-const INTERIOR_TABLE: u8 = 5;
 const LEAF_INDEX: u8 = 10;
 const LEAF_TABLE: u8 = 13;
-
-/// The children of an interior page, in order of keys; `None` for any other page.
-pub(super) fn children(pgno: Pgno, page: &[u8]) -> Option<Vec<u32>> {
-    let start = header_of(pgno);
-    let kind = *page.get(start)?;
-    if kind != INTERIOR_INDEX && kind != INTERIOR_TABLE {
-        return None;
-    }
-    let mut children = cells(pgno, page, 12).map(|at| u32_at(page, at)).collect::<Option<Vec<_>>>()?;
-    children.push(u32_at(page, start + 8)?);
-    // A page of other content may begin with such a byte; then some child would make no sense.
-    children.iter().all(|child| *child > 1 && *child < u32::MAX / 2).then_some(children)
-}
 
 /// A row of the schema table that has a b-tree.
 pub(super) struct SchemaRow {
@@ -195,13 +180,6 @@ fn chain(page: &[u8], mut at: usize) -> Option<(u32, u32)> {
     Some((u32_at(page, at.checked_add(local)?)?, pages))
 }
 
-/// Where the cells of a page are, whose header has so many bytes.
-fn cells(pgno: Pgno, page: &[u8], header: usize) -> impl Iterator<Item = usize> + '_ {
-    let start = header_of(pgno);
-    let count = usize::from(u16_at(page, start + 3).unwrap_or(0));
-    (0..count).map_while(move |n| u16_at(page, start + header + 2 * n).map(usize::from))
-}
-
 fn value_length(kind: u64) -> Option<usize> {
     Some(match kind {
         0 | 8 | 9 => 0,
@@ -227,18 +205,6 @@ fn varint(page: &[u8], at: &mut usize) -> Option<u64> {
         }
     }
     None
-}
-
-fn header_of(pgno: Pgno) -> usize {
-    if pgno == Pgno::FIRST { DATABASE_HEADER } else { 0 }
-}
-
-fn u16_at(page: &[u8], at: usize) -> Option<u16> {
-    page.get(at..)?.first_chunk().map(|bytes| u16::from_be_bytes(*bytes))
-}
-
-fn u32_at(page: &[u8], at: usize) -> Option<u32> {
-    page.get(at..)?.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ pub(super) fn frames(source: &Source, state: &State) -> std::result::Result<Vec<
     for pgno in (1..=state.commit).filter_map(Pgno::new) {
         let mut blocks_read = 0;
         loop {
-            let error = match state.find(pgno) {
+            let error = match state.find_stored(pgno) {
                 Place::At(frame) => {
                     frames.push(frame);
                     break;

@@ -4,6 +4,7 @@
 //! state has few segments whatever the number of objects, and the next state shares all the old ones (R10). A page
 //! takes 12 bytes in a segment of one object, 16 in another.
 
+use super::copies::Copies;
 use super::object::Object;
 use crate::error::{Error, Result};
 use crate::ltx::{IndexEntry, Pgno};
@@ -22,11 +23,33 @@ pub(super) struct Frame {
     pub len: u32,
     /// The page's checksum, where the companion tells it (R7).
     pub sum: Option<u64>,
+    /// Of one in a companion.
+    pub copy: Option<Copy>,
+}
+
+/// What is known of a frame in a companion.
+#[derive(Clone)]
+pub(super) struct Copy {
+    pub of: Arc<Copies>,
+    pub number: usize,
+    /// Bytes that follow the frame, and tell where the page's children are.
+    pub behind: u32,
 }
 
 impl Frame {
+    /// The byte after all that is read of it.
     pub fn end(&self) -> u64 {
-        self.offset + u64::from(self.len)
+        self.offset + u64::from(self.len) + self.copy.as_ref().map_or(0, |copy| u64::from(copy.behind))
+    }
+
+    /// Of a copy: remembers where the page's children are, which the bytes behind it tell.
+    pub fn learn(&self, page: &[u8], behind: &[u8]) -> Result<()> {
+        self.copy.as_ref().map_or(Ok(()), |copy| copy.of.learn(copy.number, self.pgno, page, behind))
+    }
+
+    /// Whether both are in one object of the store.
+    pub fn is_beside(&self, other: &Self) -> bool {
+        self.object.id == other.object.id && self.copy.is_some() == other.copy.is_some()
     }
 }
 
@@ -97,6 +120,7 @@ impl Segment {
             offset: frame >> LENGTH_BITS,
             len: (frame & ((1 << LENGTH_BITS) - 1)) as u32,
             sum: None,
+            copy: None,
         })
     }
 

@@ -1,8 +1,10 @@
 //! The index of a large object, read block by block from its companion (R6).
 
+use super::copies::Copies;
 use super::flight::shared;
 use super::index::Frame;
 use super::object::Object;
+use super::source::decode;
 use super::state::Place;
 use crate::error::Result;
 use crate::ltx::Pgno;
@@ -12,6 +14,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// Blocks of the first request, which may remain the only one: 40 KiB.
+pub(super) const BLOCKS_AT_FIRST: usize = 2;
 /// Blocks of one request: 320 KiB, about as quick as one block, and 16,384 pages.
 const BLOCKS_AT_ONCE: usize = 16;
 /// Blocks that are read ahead at most: 640,000 pages, whose blocks take 10 MiB of memory.
@@ -20,9 +24,13 @@ const BLOCKS_AHEAD: usize = 640;
 /// An index of which blocks are read when a page of theirs is wanted.
 pub(super) struct LazyIndex {
     object: Arc<Object>,
-    head: Head,
+    head: Arc<Head>,
+    /// The copies of interior pages: only of a store where requests are worth saving.
+    copies: Option<Arc<Copies>>,
     key: String,
     etag: Option<ETag>,
+    /// Somebody has waited for a block.
+    waited: AtomicBool,
     /// The blocks are being read ahead, or were.
     ahead: AtomicBool,
 }
@@ -66,6 +74,7 @@ impl Block {
             offset: self.base + u64::from(start),
             len: end.checked_sub(start)?,
             sum: self.sums.get(at).copied(),
+            copy: None,
         })
     }
 
@@ -76,19 +85,29 @@ impl Block {
 }
 
 impl LazyIndex {
-    /// `start` are the first bytes of the companion; the blocks that are whole in it are kept.
-    pub fn new(object: Arc<Object>, head: Head, companion: &Entry, start: &[u8]) -> Result<Self> {
+    /// `start` are the first bytes of the companion; what is whole in it is kept.
+    pub fn new(object: Arc<Object>, head: Head, companion: &Entry, start: &[u8], is_local: bool) -> Result<Self> {
+        let head = Arc::new(head);
         let index = Self {
+            copies: if is_local { None } else { Copies::new(&object, &head, companion) },
             object,
             head,
             key: companion.key.clone(),
             etag: companion.etag.clone(),
+            waited: AtomicBool::new(false),
             ahead: AtomicBool::new(false),
         };
         for block in 0..index.head.blocks() {
             let range = index.head.block_range(block);
             let Some(bytes) = start.get(range.start as usize..range.end as usize) else { break };
             index.keep(block, bytes)?;
+        }
+        for frame in index.copies.iter().flat_map(|copies| (0..index.head.interiors()).map_while(|n| copies.frame(n))) {
+            let Some(record) = start.get(frame.offset as usize..frame.end() as usize) else { break };
+            let (bytes, behind) = record.split_at_checked(frame.len as usize).unwrap_or_default();
+            let page = decode(&frame, bytes)?;
+            frame.learn(&page, behind)?;
+            shared().cache.put((frame.object.id, frame.pgno), page, false);
         }
         Ok(index)
     }
@@ -103,13 +122,35 @@ impl LazyIndex {
         &self.object
     }
 
-    /// Where a page is. Memory only.
+    /// Where a page is: an interior page in the companion, if there is a copy. Memory only.
     pub fn find(self: &Arc<Self>, pgno: Pgno) -> Place {
+        match self.copies.as_ref().and_then(|copies| copies.find(pgno)) {
+            Some(frame) => Place::At(frame),
+            None => self.find_stored(pgno),
+        }
+    }
+
+    /// Where a page is in the object.
+    pub fn find_stored(self: &Arc<Self>, pgno: Pgno) -> Place {
         let Some(number) = self.head.block_of(pgno) else { return Place::Nowhere };
         match shared().blocks.get(&(self.object.id, number)) {
             Some(block) => block.find(&self.object, pgno).map_or(Place::Nowhere, Place::At),
-            None => Place::Unread(Arc::clone(self), number),
+            None => match self.copies.as_ref().and_then(|copies| copies.child(&self.object, pgno)) {
+                Some(frame) => Place::At(frame),
+                None => Place::Unread(Arc::clone(self), number),
+            },
         }
+    }
+
+    /// Whether a look-up needs little of it: where the children of interior pages are is in the companion.
+    pub fn has_copies(&self) -> bool {
+        self.copies.is_some()
+    }
+
+    /// How many blocks are worth reading for somebody who waits for one.
+    pub fn worth_reading(&self) -> usize {
+        let is_first = !self.waited.swap(true, Ordering::Relaxed);
+        if is_first && self.has_copies() { BLOCKS_AT_FIRST } else { BLOCKS_AT_ONCE }
     }
 
     /// Whether nobody has read it ahead before.
@@ -120,18 +161,20 @@ impl LazyIndex {
     /// The blocks from one on, and then those in front of it, as many at a time as a request takes.
     pub fn stretches(&self, from: usize) -> Vec<Range<usize>> {
         let count = self.head.blocks();
-        let starts = (from..count).step_by(BLOCKS_AT_ONCE).chain((0..from).step_by(BLOCKS_AT_ONCE));
-        starts.map(|start| start..(start + BLOCKS_AT_ONCE).min(count)).take(BLOCKS_AHEAD / BLOCKS_AT_ONCE).collect()
+        let up_to = |start: usize, end: usize| {
+            (start..end).step_by(BLOCKS_AT_ONCE).map(move |start| start..(start + BLOCKS_AT_ONCE).min(end))
+        };
+        up_to(from, count).chain(up_to(0, from)).take(BLOCKS_AHEAD / BLOCKS_AT_ONCE).collect()
     }
 
-    /// The block behind those that one request reads.
-    pub fn behind(&self, number: usize) -> usize {
-        (number + BLOCKS_AT_ONCE).min(self.head.blocks())
+    /// A block, and those behind it that come with it.
+    pub fn from(&self, number: usize, blocks: usize) -> Range<usize> {
+        number..(number + blocks).min(self.head.blocks())
     }
 
     /// Reads a block, and some behind it.
     pub fn read(&self, store: &dyn Store, number: usize) -> Result<()> {
-        self.read_all(store, number..self.behind(number))
+        self.read_all(store, self.from(number, BLOCKS_AT_ONCE))
     }
 
     /// Reads these blocks.

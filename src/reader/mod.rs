@@ -18,6 +18,7 @@
 mod btree;
 mod cache;
 mod connected;
+mod copies;
 mod disk;
 mod flight;
 mod follow;

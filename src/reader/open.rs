@@ -28,11 +28,11 @@ const FIRST_PAGE_BYTES: usize = 64 << 10;
 const END_BYTES: u64 = 64 << 10;
 /// The start of a larger one: the header, and page 1 if it is there.
 const START_BYTES: u64 = 16 << 10;
-/// A companion up to this size comes whole, in pieces that come at a time: every page is then one request away. It is
-/// that of about 75,000 pages.
-const COMPANION_WHOLE_BYTES: u64 = 1536 << 10;
+/// So much of a companion comes, in pieces that come at a time, if these are all its blocks, about: every page is then
+/// one request away. It is that of about 70,000 pages; copies of interior pages make about half of it.
+const COMPANION_WHOLE_BYTES: u64 = if cfg!(test) { 96 << 10 } else { 1536 << 10 };
 /// The start of a larger one, so that opening does not cost more the larger a database is; and a piece of a smaller one.
-const COMPANION_BYTES: u64 = 128 << 10;
+const COMPANION_BYTES: u64 = if cfg!(test) { 24 << 10 } else { 64 << 10 };
 const COMPANION_PIECE_BYTES: u64 = 384 << 10;
 /// Plans for one state at most: files move and vanish, and damaged ones are done without.
 const PLANS_MAX: usize = 16;
@@ -334,11 +334,11 @@ impl Source {
             Err(error) => return Err(error),
         };
         let object = self.object(info.clone(), etag.clone(), header);
-        let Ok(index) = LazyIndex::new(Arc::clone(&object), head, entry, &bytes) else {
+        let Ok(index) = LazyIndex::new(Arc::clone(&object), head, entry, &bytes, self.is_local) else {
             return Ok(None);
         };
         let index = Arc::new(index);
-        if let Place::At(frame) = index.find(Pgno::FIRST) {
+        if let Place::At(frame) = index.find_stored(Pgno::FIRST) {
             keep_first_page(Some(frame), &start);
         }
         Ok(Arc::into_inner(index).map(|index| (object, Loaded::Lazy(index))))
@@ -430,7 +430,8 @@ fn listed_companions(replica: &Replica) -> Result<Companions> {
 
 /// The start of a companion, or all of it.
 fn start_of(store: &dyn Store, entry: &Entry) -> Result<Vec<u8>> {
-    let end = if entry.size <= COMPANION_WHOLE_BYTES { entry.size } else { COMPANION_BYTES };
+    let whole = entry.size <= 2 * COMPANION_WHOLE_BYTES;
+    let end = entry.size.min(if whole { COMPANION_WHOLE_BYTES } else { COMPANION_BYTES });
     let pieces = (0..end).step_by(COMPANION_PIECE_BYTES as usize);
     std::thread::scope(|scope| {
         let pieces: Vec<_> = pieces

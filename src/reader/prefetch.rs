@@ -100,7 +100,7 @@ impl Tracks {
             let mut trees = source.trees.lock();
             let mut wanted = Vec::new();
             if let Some(children) = btree::children(pgno, page) {
-                self.interior(&mut trees, pgno, children, &mut wanted);
+                self.interior(state, &mut trees, pgno, children, &mut wanted);
             }
             let parent = trees.spot(pgno.get());
             if let Some((1, _)) = parent.or((pgno == Pgno::FIRST).then_some((1, 0))) {
@@ -127,13 +127,17 @@ impl Tracks {
     }
 
     /// An interior page whose parent is one, too: each look-up goes through it or one of its siblings.
-    fn interior(&self, trees: &mut Trees, pgno: Pgno, children: Vec<u32>, wanted: &mut Vec<u32>) {
+    fn interior(&self, state: &State, trees: &mut Trees, pgno: Pgno, children: Vec<u32>, wanted: &mut Vec<u32>) {
         let is_known = trees.knows(pgno.get());
         trees.learn(pgno.get(), children);
         if !is_known {
             // Those that were read before are known, if they are not even at hand any more.
             let nearest = trees.nearest(pgno.get());
-            wanted.extend(nearest.into_iter().filter(|sibling| !trees.knows(*sibling)));
+            let is_first = !trees.was_searched;
+            trees.was_searched |= !nearest.is_empty();
+            // The first look-up may be the only one, and with a copy come others.
+            let is_spared = |sibling| is_first && is_copy(state, sibling);
+            wanted.extend(nearest.into_iter().filter(|sibling| !trees.knows(*sibling) && !is_spared(*sibling)));
         }
     }
 
@@ -282,6 +286,10 @@ impl Deeper {
         {
             let mut trees = source.trees.lock();
             for (pgno, page) in pages {
+                // Many copies come at a time, with where their children are, when one is wanted.
+                if is_copy(&self.state, pgno.get()) {
+                    continue;
+                }
                 let Some(children) = btree::children(*pgno, page) else { continue };
                 let children = trees.learn(pgno.get(), children);
                 match self.step {
@@ -296,6 +304,12 @@ impl Deeper {
     }
 }
 
+/// Whether an interior page lies in a companion, too.
+fn is_copy(state: &State, page: u32) -> bool {
+    let place = Pgno::new(page).map(|pgno| state.find(pgno));
+    matches!(place, Some(Place::At(frame)) if frame.copy.is_some())
+}
+
 /// Fetches pages, in runs, unless they are at hand or under way.
 fn fetch(source: &Arc<Source>, state: &State, wanted: &[u32], deeper: Option<Deeper>) {
     let mut frames: Vec<Frame> = wanted
@@ -303,14 +317,17 @@ fn fetch(source: &Arc<Source>, state: &State, wanted: &[u32], deeper: Option<Dee
         .filter_map(|page| match state.find(Pgno::new(*page)?) {
             Place::At(frame) => Some(frame),
             Place::Unread(index, block) => {
-                source.read_ahead(&index, block);
+                // Of roots that are leaves. Who wants one waits for a block.
+                if deeper.is_none() || !index.has_copies() {
+                    source.read_ahead(&index, block);
+                }
                 None
             }
             _ => None,
         })
         .filter(|frame| !shared().cache.has(&(frame.object.id, frame.pgno)))
         .collect();
-    frames.sort_unstable_by_key(|frame| (*frame.object.id.bytes(), frame.offset));
+    frames.sort_unstable_by_key(|frame| (*frame.object.id.bytes(), frame.copy.is_some(), frame.offset));
     frames.dedup_by_key(|frame| (frame.object.id, frame.pgno));
     let mut flights = shared().flights.lock();
     frames.retain(|frame| !flights.contains_key(&(frame.object.id, frame.pgno)));
@@ -340,7 +357,7 @@ fn fetch(source: &Arc<Source>, state: &State, wanted: &[u32], deeper: Option<Dee
 
 fn joins(run: &[Frame], frame: &Frame) -> bool {
     let (Some(first), Some(last)) = (run.first(), run.last()) else { return false };
-    first.object.id == frame.object.id
+    first.is_beside(frame)
         && frame.offset.checked_sub(last.end()).is_some_and(|gap| gap <= GAP_BYTES)
         && frame.end() - first.offset <= RUN_BYTES
 }

@@ -5,8 +5,8 @@ use super::disk::Disk;
 use super::flight::{Flight, Numbered, Pages, run, shared};
 use super::follow::Follow;
 use super::hydrate::Hydration;
-use super::index::Frame;
-use super::lazy::LazyIndex;
+use super::index::{Copy, Frame};
+use super::lazy::{BLOCKS_AT_FIRST, LazyIndex};
 use super::object::ObjectId;
 use super::prefetch::Deeper;
 use super::state::{Place, State};
@@ -27,6 +27,8 @@ use std::time::Instant;
 pub(super) const GAP_BYTES: u64 = 16 << 10;
 /// Bytes of one request.
 pub(super) const RUN_BYTES: u64 = 1 << 20;
+/// Bytes of one request for interior pages in a companion, with where their children are: some six pages of 4 KiB.
+const COPIES_BYTES: u64 = 64 << 10;
 /// Pages behind a wanted one that are looked at for its run.
 const RUN_LOOKS: u32 = 256;
 
@@ -145,10 +147,12 @@ impl Source {
                 }
                 Place::Unread(index, block) if blocks_read < state.blocks_for_a_page() => {
                     blocks_read += 1;
-                    let source = Arc::clone(self);
-                    // Whoever needs one block soon needs others.
-                    self.read_ahead(&index, index.behind(block));
-                    self.wait_for(cancelled, move || index.read(source.replica.store().as_ref(), block))?;
+                    let (source, blocks) = (Arc::clone(self), index.from(block, index.worth_reading()));
+                    // Whoever needs a second one soon needs others.
+                    if blocks.len() > BLOCKS_AT_FIRST || !index.has_copies() {
+                        self.read_ahead(&index, blocks.end);
+                    }
+                    self.wait_for(cancelled, move || index.read_all(source.replica.store().as_ref(), blocks))?;
                 }
                 // Other readers' blocks push it out as soon as it is read.
                 Place::Unread(..) => return Err(Error::new(Kind::Busy, "no memory is left for the index")),
@@ -226,12 +230,22 @@ impl Source {
     ) -> Vec<Frame> {
         let mut run = vec![first.clone()];
         let mut end = first.end();
+        if let Some(Copy { of, number, .. }) = &first.copy {
+            let behind = (number + 1..).map_while(|number| of.frame(number));
+            run.extend(behind.take_while(|frame| {
+                let key = (frame.object.id, frame.pgno);
+                let is_near = frame.offset == end && frame.end() - first.offset <= COPIES_BYTES;
+                end = frame.end();
+                is_near && !shared().cache.has(&key) && !in_flight(&key)
+            }));
+            return run;
+        }
         for next in first.pgno.get() + 1..=first.pgno.get().saturating_add(RUN_LOOKS) {
             if end - first.offset >= window {
                 break;
             }
             let Some(Place::At(frame)) = Pgno::new(next).map(|pgno| state.find(pgno)) else { break };
-            if frame.object.id != first.object.id {
+            if !frame.is_beside(first) {
                 continue;
             }
             if frame.offset < end || frame.offset - end > GAP_BYTES || frame.end() - first.offset > window {
@@ -320,10 +334,13 @@ impl Source {
         let mut again = true;
         loop {
             let bytes = self.replica.store().get_range(&object.info.key, range.clone(), Some(&object.etag))?;
+            let all = &bytes;
             let pages = run.iter().map(|frame| {
-                let bytes = bytes_of(frame, &bytes, range.start);
-                let bytes = bytes.ok_or_else(|| Error::corrupt(format!("it ends before page {}", frame.pgno)))?;
-                Ok((frame.pgno, decode(frame, bytes)?))
+                let bytes = bytes_of(frame, all, range.start);
+                let short = || Error::corrupt(format!("it ends before page {}", frame.pgno));
+                let page = decode(frame, bytes.ok_or_else(short)?)?;
+                frame.learn(&page, behind(frame, all, range.start).ok_or_else(short)?)?;
+                Ok((frame.pgno, page))
             });
             match pages.collect::<Result<Vec<_>>>() {
                 Ok(pages) => return Ok((bytes, pages)),
@@ -361,8 +378,9 @@ fn place(url: &str) -> Option<(u64, u64)> {
     Some((stat.dev(), stat.ino()))
 }
 
-/// Into the cache.
-fn keep(object: ObjectId, pages: Numbered, wanted: Option<Pgno>) -> Pages {
+/// Into the cache. In a companion siblings follow each other whatever their numbers.
+fn keep(object: ObjectId, mut pages: Numbered, wanted: Option<Pgno>) -> Pages {
+    pages.sort_unstable_by_key(|(pgno, _)| *pgno);
     for (pgno, page) in &pages {
         shared().cache.put((object, *pgno), Arc::clone(page), wanted != Some(*pgno));
     }
@@ -373,6 +391,12 @@ fn keep(object: ObjectId, pages: Numbered, wanted: Option<Pgno>) -> Pages {
 fn bytes_of<'a>(frame: &Frame, bytes: &'a [u8], start: u64) -> Option<&'a [u8]> {
     let from = usize::try_from(frame.offset.checked_sub(start)?).ok()?;
     bytes.get(from..from.checked_add(frame.len as usize)?)
+}
+
+/// What follows a frame in bytes of its object from `start` on, and belongs to it.
+fn behind<'a>(frame: &Frame, bytes: &'a [u8], start: u64) -> Option<&'a [u8]> {
+    let end = usize::try_from(frame.end().checked_sub(start)?).ok()?;
+    bytes.get(end - frame.copy.as_ref().map_or(0, |copy| copy.behind as usize)..end)
 }
 
 /// The page of a frame, checked by all that is known of it (R7).

@@ -79,8 +79,17 @@ impl State {
         Self { counter: former.counter, ..self }
     }
 
-    /// Where a page is. Memory only.
+    /// Where a page is: an interior page in a companion, if there is a copy. Memory only.
     pub fn find(&self, pgno: Pgno) -> Place {
+        self.find_by(pgno, LazyIndex::find)
+    }
+
+    /// Where a page is, in an object that is part of the state.
+    pub fn find_stored(&self, pgno: Pgno) -> Place {
+        self.find_by(pgno, LazyIndex::find_stored)
+    }
+
+    fn find_by(&self, pgno: Pgno, in_index: impl Fn(&Arc<LazyIndex>, Pgno) -> Place) -> Place {
         if pgno == self.page_size.lock_page() {
             return Place::Zeros;
         }
@@ -94,7 +103,7 @@ impl State {
                         return Place::At(frame);
                     }
                 }
-                Layer::Lazy(index) => match index.find(pgno) {
+                Layer::Lazy(index) => match in_index(index, pgno) {
                     Place::Nowhere => {}
                     place => return place,
                 },

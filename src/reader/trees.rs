@@ -36,6 +36,8 @@ pub(super) struct Trees {
     tables: LruCache<Box<[u8]>, u32>,
     /// Tables that the roots of indexes belong to.
     indexes: LruCache<u32, Box<[u8]>>,
+    /// An interior page below another one was read.
+    pub was_searched: bool,
 }
 
 impl Default for Trees {
@@ -46,6 +48,7 @@ impl Default for Trees {
             chains: LruCache::new(CHAINS),
             tables: LruCache::new(ROOTS),
             indexes: LruCache::new(ROOTS),
+            was_searched: false,
         }
     }
 }

@@ -1,14 +1,15 @@
 //! The companion index of a large object (R6): put after the object is durable and counts as such, by a task of its own,
 //! so that shipping neither waits for it nor fails with it. A close waits for it, within its own limit.
 //!
-//! Memory: 4 bytes a page while an image is streamed, then 20 bytes a page, and on S3 as many again while they are sent.
+//! Memory: 4 bytes a page while an image is streamed, then 20 bytes a page, and on S3 as many again while they are sent;
+//! and the copies of interior pages, 16 MiB at most.
 
 use super::primary::Primary;
 use super::sums::Sums;
 use crate::config::{COMPANION_PAGES_MIN, IMAGE_COMPANION_PAGES_MIN};
 use crate::error::{Context, Error, Result};
 use crate::ltx::{Encoded, Header, Level, PageSize, Pgno, TAIL_SIZE, Tail, Txid, TxidRange, count_index};
-use crate::replica::companion::{self, Builder};
+use crate::replica::companion::{self, Builder, InteriorPages};
 use crate::store::{ETag, Metadata};
 use crate::time::Timestamp;
 use std::fs::File;
@@ -34,19 +35,20 @@ pub(super) enum Source {
     File { file: File, size: u64, etag: Option<ETag> },
 }
 
-/// The lengths of an image's frames, page after page; none are kept of one that gets no companion.
-pub(super) struct FrameLengths(Option<Vec<u32>>);
+/// The lengths of an image's frames, page after page, and its interior pages; none are kept of one that gets no companion.
+pub(super) struct Frames(Option<(Vec<u32>, InteriorPages)>);
 
-impl FrameLengths {
+impl Frames {
     pub(super) fn new(page_size: PageSize, commit: u32) -> Self {
         let pages = commit as usize - usize::from(commit >= page_size.lock_page().get());
-        Self((pages >= IMAGE_COMPANION_PAGES_MIN).then(|| Vec::with_capacity(pages)))
+        let is_wanted = pages >= IMAGE_COMPANION_PAGES_MIN;
+        Self(is_wanted.then(|| (Vec::with_capacity(pages), InteriorPages::default())))
     }
 
-    pub(super) fn push(&mut self, length: u32) {
-        if let Some(lengths) = &mut self.0 {
-            lengths.push(length);
-        }
+    pub(super) fn push(&mut self, pgno: Pgno, page: &[u8], length: u32) -> Result<()> {
+        let Some((lengths, interior)) = &mut self.0 else { return Ok(()) };
+        lengths.push(length);
+        interior.see(pgno, page)
     }
 }
 
@@ -60,19 +62,19 @@ impl Primary {
     pub(super) fn companion_of_image(
         &self,
         header: &Header,
-        frames: FrameLengths,
+        frames: Frames,
         sums: &Sums,
         encoded: &Encoded,
         etag: Option<ETag>,
     ) -> Option<Source> {
-        let lengths = frames.0?;
+        let (lengths, interior) = frames.0?;
         let key = self.key(header.txids.max);
         let mut builder = Builder::new(header, lengths.len());
         for (pgno, length) in pages_of(header.page_size, header.commit).zip(&lengths) {
             builder.push(pgno, *length, sums.get(pgno.get()));
         }
         let made = self.etag_of(&key, encoded.size, etag).and_then(|etag| match etag {
-            Some(etag) => builder.finish(&key, &etag, encoded.size, encoded.file_checksum),
+            Some(etag) => builder.finish(interior, (&key, &etag), encoded.size, encoded.file_checksum),
             None => Ok(None),
         });
         match made {

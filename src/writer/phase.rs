@@ -3,7 +3,7 @@
 
 use super::batch::PageStore;
 use super::capture::{Capture, Captured};
-use super::companion::FrameLengths;
+use super::companion::Frames;
 use super::encode::{Content, Into, PAGES_PER_LOCK, Work};
 use super::files::page_size_of;
 use super::image::Image;
@@ -34,7 +34,7 @@ struct Streamed {
     upload: Box<dyn Upload>,
     encoded: Encoded,
     found: Found,
-    frames: FrameLengths,
+    frames: Frames,
 }
 
 impl Primary {
@@ -204,14 +204,13 @@ impl Primary {
             self.sweep_once();
         }
         let upload = self.store.upload(&key, &self.metadata(timestamp, None), expected)?;
-        let (mut found, mut frames) = (Found::new(page_size), FrameLengths::new(page_size, commit));
+        let (mut found, mut frames) = (Found::new(page_size), Frames::new(page_size, commit));
         let mut writer = UploadWriter { upload, error: None };
         let encoded = (|| {
             let mut encoder = Encoder::new(std::io::BufWriter::with_capacity(256 << 10, &mut writer), header)?;
             self.read_image(|pgno, page| {
                 found.add(pgno, page, page_checksum(pgno, page));
-                frames.push(encoder.page(pgno, page)?);
-                Ok(())
+                frames.push(pgno, page, encoder.page(pgno, page)?)
             })?;
             let (buffered, encoded) = encoder.finish()?;
             buffered.into_inner().map_err(|e| Error::io(&key, e.error()))?;

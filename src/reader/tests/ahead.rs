@@ -10,15 +10,15 @@ use crate::store::fault::Call;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-const PAGE: usize = 1024;
+pub(super) const PAGE: usize = 1024;
 
 /// A reader that does what SQLite does.
-struct Walker {
-    written: Written,
+pub(super) struct Walker {
+    pub written: Written,
     source: Arc<Source>,
-    connected: Connected,
+    pub connected: Connected,
     table: u32,
-    index: u32,
+    pub index: u32,
 }
 
 impl Walker {
@@ -29,16 +29,21 @@ impl Walker {
 
     /// A table `x` of `k`, `v` and some bytes, and an index.
     fn with(index: &str, values: &str, rows: u32, bytes: u32) -> Self {
-        Self::of(&format!(
+        Self::with_sql(&format!(
             "CREATE TABLE x(k, v, bytes); CREATE INDEX i ON {index}; WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL
              SELECT i + 1 FROM n WHERE i < {rows}) INSERT INTO x SELECT {values}, randomblob({bytes}) FROM n;"
         ))
     }
 
     /// A database with a table `x`.
-    fn of(sql: &str) -> Self {
+    fn with_sql(sql: &str) -> Self {
         let mut written = Written::new(PAGE);
         written.ship(sql);
+        Self::of(written)
+    }
+
+    /// Of its first state.
+    pub fn of(written: Written) -> Self {
         let source = written.source();
         let connected = open(&source, Target::Txid(txid(1))).unwrap();
         let mut walker = Self { written, source, connected, table: 0, index: 0 };
@@ -57,7 +62,7 @@ impl Walker {
     }
 
     /// Reads down to the leaf of a row.
-    fn row(&self, rowid: i64) {
+    pub fn row(&self, rowid: i64) {
         let mut pgno = self.table;
         while let Some(child) = btree::child_of_row(Pgno::new(pgno).unwrap(), &self.page(pgno), rowid) {
             pgno = child;
@@ -72,7 +77,7 @@ impl Walker {
     }
 
     /// Reads the leaves of the index and the rows of their entries, some of them, in an order.
-    fn rows(&self, pgno: u32, is_descending: bool, left: &mut usize) {
+    pub fn rows(&self, pgno: u32, is_descending: bool, left: &mut usize) {
         let (number, page) = (Pgno::new(pgno).unwrap(), self.page(pgno));
         let mut steps: Vec<_> = btree::entries(number, &page).iter().map(|entry| Err(entry.rowid)).collect();
         for (n, child) in (0..).zip(btree::children(number, &page).unwrap_or_default()) {
@@ -95,7 +100,7 @@ impl Walker {
     }
 
     /// Pages that were waited for, and those that came ahead, since the last call.
-    fn counted(&self) -> (u64, u64) {
+    pub fn counted(&self) -> (u64, u64) {
         let tally = &self.source.tally;
         (tally.misses.swap(0, Ordering::Relaxed), tally.ahead.swap(0, Ordering::Relaxed))
     }
@@ -174,7 +179,8 @@ fn r8_entries_that_lead_to_no_rows_are_not_kept() {
 #[test]
 fn r8_an_overflow_chain_is_fetched_to_its_end_and_no_further() {
     let _kept = kept_pages();
-    let walker = Walker::of("CREATE TABLE x(v); INSERT INTO x VALUES (randomblob(2000000)), (randomblob(2000000));");
+    let walker =
+        Walker::with_sql("CREATE TABLE x(v); INSERT INTO x VALUES (randomblob(2000000)), (randomblob(2000000));");
     let root = walker.table;
     let leaf = btree::children(Pgno::new(root).unwrap(), &walker.page(root)).map_or(root, |all| all[0]);
     let chains = btree::chains(Pgno::new(leaf).unwrap(), &walker.page(leaf));

@@ -2,6 +2,7 @@
 
 mod ahead;
 mod broken_off;
+mod copies;
 mod damaged;
 mod following;
 mod hydrating;

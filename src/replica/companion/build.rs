@@ -1,5 +1,6 @@
 //! Makes a companion's bytes.
 
+use super::interior::{INTERIOR_SIZE, InteriorPages, directory_entry, record};
 use super::{
     BLOCK_ENTRIES, ENTRY_SIZE, FILE_SIZE_END, FIXED_SIZE, Head, MAGIC, NAME_BYTES_MAX, START_SIZE, SUM_SIZE, VERSION,
     block_salt,
@@ -9,7 +10,7 @@ use crate::ltx::{Checksum, Decoder, HEADER_SIZE, Header, Pgno, page_checksum};
 use crate::store::ETag;
 use std::io::Read;
 
-/// A companion being made: 20 bytes a page, in one piece of memory.
+/// A companion being made: 20 bytes a page, in one piece of memory, and at the end copies of interior pages.
 pub struct Builder {
     header: Header,
     /// Entries with room for each block's checksum; the head goes in front of them at the end.
@@ -53,7 +54,13 @@ impl Builder {
     ///
     /// # Errors
     /// [`Kind::Bug`](crate::error::Kind::Bug) if the pages are not those of a file.
-    pub fn finish(mut self, key: &str, etag: &ETag, size: u64, file_checksum: Checksum) -> Result<Option<Vec<u8>>> {
+    pub fn finish(
+        mut self,
+        interior: InteriorPages,
+        (key, etag): (&str, &ETag),
+        size: u64,
+        file_checksum: Checksum,
+    ) -> Result<Option<Vec<u8>>> {
         if size >= FILE_SIZE_END {
             return Ok(None);
         }
@@ -63,15 +70,45 @@ impl Builder {
                 *sum = Checksum::of_parts(&[&block_salt(file_checksum, block), body]).get().to_be_bytes();
             }
         }
-        let head = self.head(key, etag, size, file_checksum)?;
+        let (pages, upper) = interior.ordered();
+        let directory: Vec<u8> = pages.iter().flat_map(directory_entry).collect();
+        let mut front = self.head((key, etag), size, file_checksum, (&directory, upper))?;
         // What a reader would refuse is not left for one.
-        Head::parse(&head).map_err(Error::bug)?;
+        Head::parse(&front).map_err(Error::bug)?;
+        let mut behind = Vec::new();
+        for (number, page) in pages.iter().enumerate() {
+            let part = if number < upper { &mut front } else { &mut behind };
+            part.append(&mut record(number, page, file_checksum, |pgno| self.place(pgno)));
+        }
         let mut bytes = self.blocks;
-        bytes.splice(0..0, head);
+        bytes.splice(0..0, front);
+        bytes.append(&mut behind);
         Ok(Some(bytes))
     }
 
-    fn head(&self, key: &str, etag: &ETag, size: u64, file_checksum: Checksum) -> Result<Vec<u8>> {
+    /// What the entry of a page says, behind its number.
+    fn place(&self, pgno: u32) -> Option<&[u8]> {
+        let entry = |n: u32| {
+            let at = n as usize * ENTRY_SIZE + n as usize / BLOCK_ENTRIES * SUM_SIZE;
+            self.blocks.get(at..at + ENTRY_SIZE)?.split_first_chunk()
+        };
+        let number_of = |n: u32| entry(n).map(|(number, _)| u32::from_be_bytes(*number));
+        let (mut low, mut high) = (0, self.entries);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if number_of(middle)? < pgno { low = middle + 1 } else { high = middle }
+        }
+        entry(low).filter(|(number, _)| **number == pgno.to_be_bytes()).map(|(_, place)| place)
+    }
+
+    /// `interior`: the entries of interior pages, and how many of these are above others.
+    fn head(
+        &self,
+        (key, etag): (&str, &ETag),
+        size: u64,
+        file_checksum: Checksum,
+        (interior, upper): (&[u8], usize),
+    ) -> Result<Vec<u8>> {
         let Header { page_size, commit, txids, timestamp, .. } = self.header;
         let mut fixed = Vec::with_capacity(FIXED_SIZE);
         for field in [page_size.get(), commit, self.entries, BLOCK_ENTRIES as u32] {
@@ -81,17 +118,21 @@ impl Builder {
             fixed.extend_from_slice(&field.to_be_bytes());
         }
         fixed.extend_from_slice(&self.offset.to_be_bytes());
+        for count in [interior.len() / INTERIOR_SIZE, upper] {
+            fixed.extend_from_slice(&(count as u32).to_be_bytes());
+        }
         for name in [key, &etag.0] {
             fixed.extend_from_slice(&u16::try_from(name.len()).map_err(Error::bug)?.to_be_bytes());
             fixed.extend_from_slice(name.as_bytes());
         }
-        let length = START_SIZE + fixed.len() + 4 * self.first_pages.len() + SUM_SIZE;
+        let length = START_SIZE + fixed.len() + 4 * self.first_pages.len() + interior.len() + SUM_SIZE;
         let mut head = Vec::with_capacity(length);
         head.extend_from_slice(&MAGIC);
         head.extend_from_slice(&VERSION.to_be_bytes());
         head.extend_from_slice(&u32::try_from(length).map_err(Error::bug)?.to_be_bytes());
         head.extend_from_slice(&fixed);
         self.first_pages.iter().for_each(|first| head.extend_from_slice(&first.to_be_bytes()));
+        head.extend_from_slice(interior);
         let sum = Checksum::of_parts(&[&head]);
         head.extend_from_slice(&sum.get().to_be_bytes());
         Ok(head)
@@ -105,14 +146,15 @@ impl Builder {
 /// Those of the decoder.
 pub fn of_file(file: impl Read, size: u64, pages: usize, key: &str, etag: &ETag) -> Result<Option<Vec<u8>>> {
     let mut decoder = Decoder::new(file)?;
-    let mut builder = Builder::new(decoder.header(), pages);
+    let (mut builder, mut interior) = (Builder::new(decoder.header(), pages), InteriorPages::default());
     let mut page = vec![0; decoder.header().page_size.bytes()];
     let mut start = decoder.offset();
     while let Some(pgno) = decoder.next_page(&mut page)? {
         let len = u32::try_from(decoder.offset() - start).map_err(Error::bug)?;
         builder.push(pgno, len, page_checksum(pgno, &page));
+        interior.see(pgno, &page)?;
         start = decoder.offset();
     }
     let trailer = decoder.finish()?;
-    builder.finish(key, etag, size, trailer.file_checksum)
+    builder.finish(interior, (key, etag), size, trailer.file_checksum)
 }

@@ -7,14 +7,17 @@
 //! | File | Holds |
 //! |---|---|
 //! | `build` | makes the bytes while, or after, the file is written |
+//! | `interior` | copies of the interior pages of b-trees, and where their children are |
 //!
 //! Architecture invariant: no length read from a companion is used before it was compared with what is there.
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 mod build;
+mod interior;
 
 pub use build::{Builder, of_file};
+pub use interior::{Interior, InteriorPages};
 
 use crate::error::{Error, Result};
 use crate::ltx::{
@@ -23,6 +26,7 @@ use crate::ltx::{
 use crate::replica::FileInfo;
 use crate::store::ETag;
 use crate::time::Timestamp;
+use interior::{Directory, INTERIOR_MAX, INTERIOR_SIZE};
 use std::ops::Range;
 
 /// What all keys begin with.
@@ -30,11 +34,11 @@ pub const PREFIX: &str = "index/";
 const SUFFIX: &str = ".idx";
 
 const MAGIC: [u8; 4] = *b"LSIX";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Magic, version, and the head's length.
 const START_SIZE: usize = 12;
 /// Up to the key.
-const FIXED_SIZE: usize = 76;
+const FIXED_SIZE: usize = 84;
 const SUM_SIZE: usize = 8;
 /// Page number; offset and length in one; checksum.
 const ENTRY_SIZE: usize = 20;
@@ -45,8 +49,8 @@ const NAME_BYTES_MAX: usize = 1024;
 /// An entry has 40 bits for an offset.
 const FILE_SIZE_END: u64 = 1 << 40;
 /// Of a file with every page that there can be.
-const HEAD_BYTES_MAX: u64 =
-    (FIXED_SIZE + 2 * (2 + NAME_BYTES_MAX) + SUM_SIZE) as u64 + 4 * (u32::MAX as u64).div_ceil(BLOCK_ENTRIES as u64);
+const HEAD_BYTES_MAX: u64 = (FIXED_SIZE + 2 * (2 + NAME_BYTES_MAX) + INTERIOR_MAX * INTERIOR_SIZE + SUM_SIZE) as u64
+    + 4 * (u32::MAX as u64).div_ceil(BLOCK_ENTRIES as u64);
 
 /// The key of a file's companion, below the replica's URL, in either layout.
 pub fn key(level: Level, txids: TxidRange) -> String {
@@ -99,7 +103,10 @@ pub struct Head {
     pub etag: ETag,
     /// The first page of each block.
     first_pages: Vec<u32>,
+    interiors: Directory,
     length: u64,
+    /// Where the first block begins.
+    blocks_start: u64,
 }
 
 impl Head {
@@ -141,17 +148,16 @@ impl Head {
         let file_checksum =
             Checksum::from_u64(fields.u64()?).ok_or_else(|| corrupt("the file's checksum is missing"))?;
         let pages_end = fields.u64()?;
+        let (interiors, upper) = (fields.u32()? as usize, fields.u32()? as usize);
         let (key, etag) = (name(&mut fields)?, ETag(name(&mut fields)?));
-        let (first_pages, rest) = fields.0.as_chunks();
         let blocks = (entries as usize).div_ceil(BLOCK_ENTRIES);
-        if block_entries as usize != BLOCK_ENTRIES || first_pages.len() != blocks || !rest.is_empty() {
-            return Err(corrupt(format!(
-                "{entries} pages in blocks of {block_entries}, {} of them",
-                first_pages.len()
-            )));
+        let (first_pages, rest) = fields.0.split_at_checked(blocks * 4).unwrap_or_default();
+        let sizes = (rest.len(), first_pages.len(), block_entries as usize);
+        if sizes != (interiors.saturating_mul(INTERIOR_SIZE), blocks * 4, BLOCK_ENTRIES) || upper > interiors {
+            return Err(corrupt(format!("{entries} pages in blocks of {block_entries}, {interiors} interior ones")));
         }
-        let first_pages = first_pages.iter().map(|bytes| u32::from_be_bytes(*bytes)).collect();
-        let head = Self {
+        let first_pages = first_pages.as_chunks().0.iter().map(|bytes| u32::from_be_bytes(*bytes)).collect();
+        let mut head = Self {
             page_size,
             commit,
             txids,
@@ -163,9 +169,13 @@ impl Head {
             key,
             etag,
             first_pages,
+            interiors: Directory::parse(rest, page_size, commit)?,
             length,
+            blocks_start: length,
         };
         head.check()?;
+        head.blocks_start =
+            head.interiors.place(length, upper, head.block_range(blocks.saturating_sub(1)).end - length);
         Ok(head)
     }
 
@@ -203,7 +213,7 @@ impl Head {
         self.first_pages.len()
     }
 
-    /// Bytes of the head, where the first block begins.
+    /// Bytes of the head.
     pub fn length(&self) -> u64 {
         self.length
     }
@@ -219,7 +229,7 @@ impl Head {
     /// Where a block is, in bytes of the companion; of a block that is not there, nothing.
     pub fn block_range(&self, block: usize) -> Range<u64> {
         let block_size = |entries: usize| (entries * ENTRY_SIZE + SUM_SIZE) as u64;
-        let start = self.length + block.min(self.blocks()) as u64 * block_size(BLOCK_ENTRIES);
+        let start = self.blocks_start + block.min(self.blocks()) as u64 * block_size(BLOCK_ENTRIES);
         match self.block_entries(block) {
             0 => start..start,
             entries => start..start + block_size(entries),
@@ -228,6 +238,11 @@ impl Head {
 
     fn block_entries(&self, block: usize) -> usize {
         (self.entries as usize).saturating_sub(block.saturating_mul(BLOCK_ENTRIES)).min(BLOCK_ENTRIES)
+    }
+
+    /// Whether a frame lies where frames are.
+    fn has_room(&self, entry: &CompanionEntry) -> bool {
+        entry.offset >= HEADER_SIZE as u64 && entry.offset + u64::from(entry.len) <= self.pages_end
     }
 
     /// Parses a block, the bytes of its range. Its pages ascend, and their frames follow each other.
@@ -245,7 +260,6 @@ impl Head {
         let mut entries: Vec<CompanionEntry> = Vec::with_capacity(body.len() / ENTRY_SIZE);
         for bytes in body.as_chunks::<ENTRY_SIZE>().0 {
             let entry = parse_entry(bytes, self.page_size)?;
-            let end = entry.offset + u64::from(entry.len);
             let follows = match entries.last() {
                 Some(last) => last.pgno < entry.pgno && last.offset + u64::from(last.len) == entry.offset,
                 None => {
@@ -253,8 +267,7 @@ impl Head {
                     is_first && (block > 0 || entry.offset == HEADER_SIZE as u64)
                 }
             };
-            let within = entry.offset >= HEADER_SIZE as u64 && end <= self.pages_end;
-            if !follows || !within || entry.pgno == lock_page || entry.pgno.get() >= next_block {
+            if !follows || !self.has_room(&entry) || entry.pgno == lock_page || entry.pgno.get() >= next_block {
                 return Err(corrupt(format!("block {block}: page {} at {}", entry.pgno, entry.offset)));
             }
             entries.push(entry);

@@ -3,9 +3,9 @@
 use crate::error::{Kind, Result};
 use crate::ltx::{
     Checksum, Encoder, HEADER_SIZE, Header, Level, PageSize, Pgno, TAIL_SIZE, Tail, Txid, TxidRange, WalSpan,
-    count_index, page_checksum, parse_index,
+    count_index, decode_frame, page_checksum, parse_index,
 };
-use crate::replica::companion::{Builder, CompanionEntry, Head, key, of_file, parse_key};
+use crate::replica::companion::{Builder, CompanionEntry, Head, InteriorPages, key, of_file, parse_key};
 use crate::replica::{FileInfo, Layout, Listing};
 use crate::store::{ETag, Entry};
 use crate::time::Timestamp;
@@ -35,13 +35,75 @@ fn etag() -> ETag {
 
 /// Pages by number, frame length and checksum; the rest of the file is an end of 100 bytes.
 fn build(header: &Header, pages: &[(u32, u32)]) -> Option<Vec<u8>> {
+    build_with(header, pages, InteriorPages::default())
+}
+
+/// The same, with copies of interior pages.
+fn build_with(header: &Header, pages: &[(u32, u32)], interior: InteriorPages) -> Option<Vec<u8>> {
     let mut builder = Builder::new(header, pages.len());
     let mut size = HEADER_SIZE as u64 + 100;
     for (pgno, len) in pages {
         builder.push(Pgno::new(*pgno).unwrap(), *len, checksum_of(*pgno));
         size += u64::from(*len);
     }
-    builder.finish(KEY, &etag(), size, Checksum::from_u64(u64::MAX).unwrap()).unwrap()
+    builder.finish(interior, (KEY, &etag()), size, Checksum::from_u64(u64::MAX).unwrap()).unwrap()
+}
+
+/// An interior page of a table.
+fn interior(header: &Header, children: &[u32]) -> Vec<u8> {
+    let mut page = vec![0; header.page_size.bytes()];
+    let (last, others) = children.split_last().unwrap();
+    page[0] = 5;
+    page[3..5].copy_from_slice(&(others.len() as u16).to_be_bytes());
+    page[8..12].copy_from_slice(&last.to_be_bytes());
+    for (n, child) in others.iter().enumerate() {
+        let at = page.len() - 5 * (n + 1);
+        page[12 + 2 * n..][..2].copy_from_slice(&(at as u16).to_be_bytes());
+        page[at..at + 4].copy_from_slice(&child.to_be_bytes());
+    }
+    page
+}
+
+/// Two trees of three levels whose pages lie in disorder, and one of two; also a page that looks like an interior one.
+const TREES: [(u32, &[u32]); 8] = [
+    (5, &[8, 11, 14]),
+    (17, &[302, 101, 401]),
+    (101, &[20, 23, 26, 29]),
+    (200, &[32, 35]),
+    (302, &[38, 41, 999]),
+    (401, &[44]),
+    (500, &[704, 200]),
+    (704, &[47, 50]),
+];
+
+fn trees(header: &Header) -> InteriorPages {
+    let mut pages = InteriorPages::default();
+    for (pgno, children) in TREES {
+        pages.see(Pgno::new(pgno).unwrap(), &interior(header, children)).unwrap();
+        pages.see(Pgno::new(pgno + 1).unwrap(), &vec![7; header.page_size.bytes()]).unwrap();
+    }
+    pages
+}
+
+/// A page, its bytes, and its children.
+type Record = (u32, Vec<u8>, Vec<CompanionEntry>);
+
+/// Every record: its frame makes the page, and its children are where the blocks say.
+fn records(bytes: &[u8], head: &Head) -> Result<Vec<Record>> {
+    let record = |number| {
+        let (it, range) = (head.interior(number).unwrap(), head.record_range(number));
+        let record = bytes.get(range.start as usize..range.end as usize).unwrap_or_default();
+        let (frame, behind) = record.split_at_checked(it.len as usize).unwrap_or_default();
+        let mut page = vec![0; head.page_size.bytes()];
+        decode_frame(frame, it.pgno, &mut page)?;
+        if page_checksum(it.pgno, &page) != it.checksum {
+            return Err(crate::error::Error::corrupt("another page"));
+        }
+        let children = crate::btree::children(it.pgno, &page).unwrap_or_default();
+        let entries = head.parse_children(number, behind, &children)?;
+        Ok((it.pgno.get(), page, entries))
+    };
+    (0..head.interiors()).map(record).collect()
 }
 
 fn checksum_of(pgno: u32) -> u64 {
@@ -60,6 +122,7 @@ fn blocks(bytes: &[u8], head: &Head) -> Result<Vec<Vec<CompanionEntry>>> {
 fn all(bytes: &[u8]) -> Result<(Head, Vec<CompanionEntry>)> {
     let head = Head::parse(bytes)?;
     let entries = blocks(bytes, &head)?.concat();
+    records(bytes, &head)?;
     Ok((head, entries))
 }
 
@@ -107,7 +170,7 @@ proptest! {
         prop_assert!(Head::parse(&bytes).is_err());
         if fix && bytes.len() > 100 {
             let length = bytes.len() as u32;
-            bytes[..12].copy_from_slice(&[*b"LSIX", 1u32.to_be_bytes(), length.to_be_bytes()].concat());
+            bytes[..12].copy_from_slice(&[*b"LSIX", 2u32.to_be_bytes(), length.to_be_bytes()].concat());
             let (body, sum) = bytes.split_last_chunk_mut::<8>().unwrap();
             *sum = Checksum::of_parts(&[body]).get().to_be_bytes();
             prop_assert_eq!(Head::parse(&bytes).unwrap_err().kind(), Kind::Corrupt);
@@ -125,10 +188,11 @@ proptest! {
         is_head in any::<bool>(),
     ) {
         let pages: Vec<_> = (0..1030).map(|n| (n * 3 + 5, 20 + n % 5)).collect();
-        let mut bytes = build(&header(4096, 5000, 7), &pages).unwrap();
+        let header = header(4096, 5000, 7);
+        let mut bytes = build_with(&header, &pages, trees(&header)).unwrap();
         let sound = Head::parse(&bytes).unwrap();
         let length = sound.length() as usize;
-        // Behind magic, version and length; or in the last block, which is short.
+        // Behind magic, version and length; or in the last block, which is short, and the records behind it.
         let range = if is_head { 12..length - 8 } else { sound.block_range(1).start as usize..bytes.len() - 8 };
         for (index, byte) in changes {
             let at = range.start + index.index(range.len());
@@ -151,6 +215,62 @@ proptest! {
                 prop_assert_eq!(head.block_of(entry.pgno), Some(number));
             }
         }
+        for number in 0..head.interiors() {
+            let (it, range) = (*head.interior(number).unwrap(), head.record_range(number));
+            prop_assert_eq!((it.start, head.interior_of(it.pgno)), (range.start, Some(number)));
+            let behind = range.start as usize + it.len as usize..range.end as usize;
+            let mut behind = bytes.get(behind).unwrap_or_default().to_vec();
+            if let Some((body, sum)) = behind.split_last_chunk_mut::<8>() {
+                let number = (1 << 31 | number as u32).to_be_bytes();
+                let salt = [head.file_checksum.get().to_be_bytes().as_slice(), &number].concat();
+                *sum = Checksum::of_parts(&[&salt, body]).get().to_be_bytes();
+            }
+            let children: Vec<u32> = (1..).take(behind.len() / 16).collect();
+            for entry in head.parse_children(number, &behind, &children).unwrap_or_default() {
+                prop_assert!(entry.offset >= HEADER_SIZE as u64 && entry.len > 0);
+                prop_assert!(entry.offset + u64::from(entry.len) <= head.pages_end);
+            }
+        }
+    }
+}
+
+/// Those above others come first, then siblings beside each other, in the order of their keys.
+#[test]
+fn r6_interior_pages_are_there_with_the_places_of_their_children() {
+    let header = header(512, 2000, 7);
+    let pages: Vec<_> = (0..600).map(|n| (n * 3 + 2, 20 + n % 5)).collect();
+    let bytes = build_with(&header, &pages, trees(&header)).unwrap();
+    let head = Head::parse(&bytes).unwrap();
+    let entries = blocks(&bytes, &head).unwrap().concat();
+    let records = records(&bytes, &head).unwrap();
+    let numbers: Vec<u32> = records.iter().map(|(pgno, ..)| *pgno).collect();
+    assert_eq!(numbers, [17, 500, 302, 101, 401, 704, 200, 5]);
+    assert!(head.record_range(1).end == head.block_range(0).start && head.record_range(8).is_empty());
+    assert_eq!(head.record_range(2).start, head.block_range(head.blocks() - 1).end);
+    assert_eq!(head.record_range(7).end, bytes.len() as u64);
+    for (number, (pgno, page, found)) in records.iter().enumerate() {
+        let (_, children) = TREES.iter().find(|(parent, _)| parent == pgno).unwrap();
+        assert_eq!((page, head.interior_of(Pgno::new(*pgno).unwrap())), (&interior(&header, children), Some(number)));
+        let stored = |child: &u32| entries.iter().find(|entry| entry.pgno.get() == *child).copied();
+        assert_eq!(*found, children.iter().filter_map(stored).collect::<Vec<_>>());
+    }
+    // Page 999 is not in the file, and 302 and 704 have children that are.
+    assert_eq!(records[2].2.len(), 2);
+    assert_eq!(head.interior_of(Pgno::FIRST), None);
+}
+
+/// Of more than there may be there are none, so that neither the head nor the memory for it grows without bound.
+#[test]
+fn r6_too_many_interior_pages_are_left_out() {
+    for (page_size, wanted, expected) in [(512, 8192, 8192), (512, 8193, 0), (65536, 400, 0)] {
+        let header = header(page_size, 20_000, 7);
+        let mut pages = InteriorPages::default();
+        // Of large pages the bytes are too many: they do not compress.
+        let children = if page_size == 512 { vec![2] } else { (0..7000).map(|n| n * 77_777 % 1_000_003 + 2).collect() };
+        let page = interior(&header, &children);
+        (0..wanted).for_each(|n| pages.see(Pgno::new(n + 2).unwrap(), &page).unwrap());
+        let bytes = build_with(&header, &[(1, 20), (2, 20)], pages).unwrap();
+        assert_eq!(all(&bytes).unwrap().0.interiors(), expected, "{wanted} pages of {page_size} bytes");
     }
 }
 
@@ -159,12 +279,22 @@ proptest! {
 fn r6_a_flipped_byte_is_noticed() {
     for (count, step) in [(40, 1), (1030, 61)] {
         let pages: Vec<_> = (0..count).map(|n| (n * 3 + 5, 20 + n % 5)).collect();
-        let bytes = build(&header(4096, 5000, 7), &pages).unwrap();
-        assert_eq!(all(&bytes).unwrap().1.len(), pages.len());
+        let header = header(4096, 5000, 7);
+        let bytes = build_with(&header, &pages, trees(&header)).unwrap();
+        let (head, entries) = all(&bytes).unwrap();
+        assert_eq!(entries.len(), pages.len());
         for at in (0..bytes.len()).step_by(step) {
             let mut damaged = bytes.clone();
             damaged[at] ^= 1 << (at % 8);
-            assert_eq!(all(&damaged).unwrap_err().kind(), Kind::Corrupt, "byte {at}");
+            // Not every byte of a compressed page changes the page.
+            let is_frame = (0..head.interiors()).any(|n| {
+                let start = head.record_range(n).start as usize;
+                (start..start + head.interior(n).unwrap().len as usize).contains(&at)
+            });
+            match all(&damaged) {
+                Ok(_) => assert!(is_frame, "byte {at}"),
+                Err(error) => assert_eq!(error.kind(), Kind::Corrupt, "byte {at}"),
+            }
             assert_eq!(all(&bytes[..at]).unwrap_err().kind(), Kind::Corrupt, "the first {at} bytes");
         }
     }
@@ -186,7 +316,7 @@ fn r6_a_block_of_another_file_or_place_is_noticed() {
     assert_eq!(head.parse_block(2, part(1)).unwrap_err().kind(), Kind::Corrupt);
     let mut other = Builder::new(&header, pages.len());
     pages.iter().for_each(|(pgno, len)| other.push(Pgno::new(*pgno).unwrap(), *len, checksum_of(*pgno)));
-    let other = other.finish(KEY, &etag(), head.size, Checksum::EMPTY).unwrap().unwrap();
+    let other = other.finish(InteriorPages::default(), (KEY, &etag()), head.size, Checksum::EMPTY).unwrap().unwrap();
     let other_head = Head::parse(&other).unwrap();
     let foreign = &other[other_head.length() as usize..][..part(0).len()];
     other_head.parse_block(0, foreign).unwrap();
@@ -201,7 +331,7 @@ fn r6_what_no_file_has_is_refused() {
     let attempt = |header: Header, pages: &[(u32, u32)], size: u64| {
         let mut builder = Builder::new(&header, 0);
         pages.iter().for_each(|(pgno, len)| builder.push(Pgno::new(*pgno).unwrap(), *len, checksum_of(*pgno)));
-        let built = builder.finish(KEY, &etag(), size, Checksum::EMPTY);
+        let built = builder.finish(InteriorPages::default(), (KEY, &etag()), size, Checksum::EMPTY);
         built.and_then(|bytes| bytes.map(|bytes| all(&bytes)).transpose())
     };
     let (no_pages, one) = (run(2, 1), run(1, 1));
@@ -232,8 +362,10 @@ fn r6_what_no_file_has_is_refused() {
             builder.push(Pgno::FIRST, 20, checksum_of(1));
             builder
         };
-        assert!(builder().finish(name, &etag(), 1000, Checksum::EMPTY).is_err());
-        assert!(builder().finish(KEY, &ETag(name.to_owned()), 1000, Checksum::EMPTY).is_err());
+        for (key, etag) in [(name, etag()), (KEY, ETag(name.to_owned()))] {
+            let built = builder().finish(InteriorPages::default(), (key, &etag), 1000, Checksum::EMPTY);
+            assert!(built.is_err());
+        }
     }
 }
 
