@@ -1,6 +1,7 @@
 //! What is shared by all replicas of the process: the page cache, requests under way, and threads.
 
 use super::cache::{Cache, Page};
+use super::copies::Places;
 use super::lazy::Block;
 use super::object::{ObjectId, PageKey};
 use crate::error::{Error, Kind, Result};
@@ -24,6 +25,7 @@ const INTERVAL: Duration = Duration::from_millis(20);
 pub(super) struct Shared {
     pub cache: Cache,
     pub blocks: Blocks,
+    pub places: Places,
     pub flights: Mutex<HashMap<PageKey, Arc<Flight>>>,
     pub demand: Arc<Pool>,
     pub ahead: Arc<Pool>,
@@ -37,6 +39,7 @@ impl Default for Shared {
         Self {
             cache: Cache::default(),
             blocks: Blocks::default(),
+            places: Places::default(),
             flights: Mutex::default(),
             demand: Pool::new("read", DEMAND_THREADS),
             ahead: Pool::new("ahead", AHEAD_THREADS),
@@ -60,6 +63,10 @@ impl Default for Blocks {
 impl Blocks {
     pub fn get(&self, key: &BlockKey) -> Option<Arc<Block>> {
         self.0.lock().0.get(key).cloned()
+    }
+
+    pub fn has(&self, key: &BlockKey) -> bool {
+        self.0.lock().0.contains(key)
     }
 
     pub fn put(&self, key: BlockKey, block: Arc<Block>) {

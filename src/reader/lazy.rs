@@ -12,10 +12,10 @@ use crate::replica::companion::{CompanionEntry, Head};
 use crate::store::{ETag, Entry, Store};
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Blocks of the first request, which may remain the only one: 40 KiB.
-pub(super) const BLOCKS_AT_FIRST: usize = 2;
+const BLOCKS_AT_FIRST: usize = 2;
 /// Blocks of one request: 320 KiB, about as quick as one block, and 16,384 pages.
 const BLOCKS_AT_ONCE: usize = 16;
 /// Blocks that are read ahead at most: 640,000 pages, whose blocks take 10 MiB of memory.
@@ -29,8 +29,8 @@ pub(super) struct LazyIndex {
     copies: Option<Arc<Copies>>,
     key: String,
     etag: Option<ETag>,
-    /// Somebody has waited for a block.
-    waited: AtomicBool,
+    /// The block that somebody waited for first, counted from 1.
+    waited: AtomicUsize,
     /// The blocks are being read ahead, or were.
     ahead: AtomicBool,
 }
@@ -94,7 +94,7 @@ impl LazyIndex {
             head,
             key: companion.key.clone(),
             etag: companion.etag.clone(),
-            waited: AtomicBool::new(false),
+            waited: AtomicUsize::new(0),
             ahead: AtomicBool::new(false),
         };
         for block in 0..index.head.blocks() {
@@ -135,7 +135,7 @@ impl LazyIndex {
         let Some(number) = self.head.block_of(pgno) else { return Place::Nowhere };
         match shared().blocks.get(&(self.object.id, number)) {
             Some(block) => block.find(&self.object, pgno).map_or(Place::Nowhere, Place::At),
-            None => match self.copies.as_ref().and_then(|copies| copies.child(&self.object, pgno)) {
+            None => match Copies::child(&self.object, pgno) {
                 Some(frame) => Place::At(frame),
                 None => Place::Unread(Arc::clone(self), number),
             },
@@ -147,10 +147,12 @@ impl LazyIndex {
         self.copies.is_some()
     }
 
-    /// How many blocks are worth reading for somebody who waits for one.
-    pub fn worth_reading(&self) -> usize {
-        let is_first = !self.waited.swap(true, Ordering::Relaxed);
-        if is_first && self.has_copies() { BLOCKS_AT_FIRST } else { BLOCKS_AT_ONCE }
+    /// What is read for somebody who waits for a block, and whether it may be all: whoever needs a second one soon needs
+    /// others.
+    pub fn waiting(&self, block: usize) -> (Range<usize>, bool) {
+        let first = self.waited.compare_exchange(0, block + 1, Ordering::Relaxed, Ordering::Relaxed);
+        let may_be_all = self.has_copies() && first.map_or_else(|first| first == block + 1, |_| true);
+        (self.from(block, if may_be_all { BLOCKS_AT_FIRST } else { BLOCKS_AT_ONCE }), may_be_all)
     }
 
     /// Whether nobody has read it ahead before.
@@ -158,17 +160,17 @@ impl LazyIndex {
         !self.ahead.swap(true, Ordering::Relaxed)
     }
 
-    /// The blocks from one on, and then those in front of it, as many at a time as a request takes.
-    pub fn stretches(&self, from: usize) -> Vec<Range<usize>> {
+    /// The blocks behind those that somebody reads, and then those in front, as many at a time as a request takes.
+    pub fn stretches(&self, read: Range<usize>) -> Vec<Range<usize>> {
         let count = self.head.blocks();
         let up_to = |start: usize, end: usize| {
             (start..end).step_by(BLOCKS_AT_ONCE).map(move |start| start..(start + BLOCKS_AT_ONCE).min(end))
         };
-        up_to(from, count).chain(up_to(0, from)).take(BLOCKS_AHEAD / BLOCKS_AT_ONCE).collect()
+        up_to(read.end, count).chain(up_to(0, read.start)).take(BLOCKS_AHEAD / BLOCKS_AT_ONCE).collect()
     }
 
     /// A block, and those behind it that come with it.
-    pub fn from(&self, number: usize, blocks: usize) -> Range<usize> {
+    fn from(&self, number: usize, blocks: usize) -> Range<usize> {
         number..(number + blocks).min(self.head.blocks())
     }
 

@@ -28,8 +28,8 @@ const FIRST_PAGE_BYTES: usize = 64 << 10;
 const END_BYTES: u64 = 64 << 10;
 /// The start of a larger one: the header, and page 1 if it is there.
 const START_BYTES: u64 = 16 << 10;
-/// So much of a companion comes, in pieces that come at a time, if these are all its blocks, about: every page is then
-/// one request away. It is that of about 70,000 pages; copies of interior pages make about half of it.
+/// A companion up to this size comes whole, in pieces that come at a time: every page is then one request away. It is
+/// that of about 40,000 pages.
 const COMPANION_WHOLE_BYTES: u64 = if cfg!(test) { 96 << 10 } else { 1536 << 10 };
 /// The start of a larger one, so that opening does not cost more the larger a database is; and a piece of a smaller one.
 const COMPANION_BYTES: u64 = if cfg!(test) { 24 << 10 } else { 64 << 10 };
@@ -318,8 +318,11 @@ impl Source {
         let key = &entry.key;
         let head = companion.and_then(|mut bytes| {
             let length = Head::length_of(&bytes)?;
-            if length > bytes.len() as u64 {
-                bytes = store.get_range(key, 0..length, entry.etag.as_ref())?;
+            let there = bytes.len() as u64;
+            if length > there {
+                // With what follows it, as of a shorter one.
+                let end = (length + COMPANION_BYTES).min(entry.size);
+                bytes.append(&mut store.get_range(key, there..end, entry.etag.as_ref())?);
             }
             Ok((Head::parse(&bytes)?, bytes))
         });
@@ -430,8 +433,7 @@ fn listed_companions(replica: &Replica) -> Result<Companions> {
 
 /// The start of a companion, or all of it.
 fn start_of(store: &dyn Store, entry: &Entry) -> Result<Vec<u8>> {
-    let whole = entry.size <= 2 * COMPANION_WHOLE_BYTES;
-    let end = entry.size.min(if whole { COMPANION_WHOLE_BYTES } else { COMPANION_BYTES });
+    let end = if entry.size <= COMPANION_WHOLE_BYTES { entry.size } else { COMPANION_BYTES };
     let pieces = (0..end).step_by(COMPANION_PIECE_BYTES as usize);
     std::thread::scope(|scope| {
         let pieces: Vec<_> = pieces

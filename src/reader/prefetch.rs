@@ -133,10 +133,10 @@ impl Tracks {
         if !is_known {
             // Those that were read before are known, if they are not even at hand any more.
             let nearest = trees.nearest(pgno.get());
-            let is_first = !trees.was_searched;
-            trees.was_searched |= !nearest.is_empty();
             // The first look-up may be the only one, and with a copy come others.
-            let is_spared = |sibling| is_first && is_copy(state, sibling);
+            let is_first = !trees.was_searched;
+            trees.was_searched |= nearest.iter().any(|sibling| is_far_copy(state, *sibling));
+            let is_spared = |sibling| is_first && is_far_copy(state, sibling);
             wanted.extend(nearest.into_iter().filter(|sibling| !trees.knows(*sibling) && !is_spared(*sibling)));
         }
     }
@@ -235,7 +235,7 @@ fn ask(source: &Arc<Source>, state: &State, trees: &mut Trees, track: &mut Track
             Some(Place::At(frame)) => frame,
             // The walk goes on when the index is there.
             Some(Place::Unread(index, block)) => {
-                source.read_ahead(&index, block);
+                source.read_ahead(&index, block..block);
                 break;
             }
             _ => break,
@@ -287,7 +287,7 @@ impl Deeper {
             let mut trees = source.trees.lock();
             for (pgno, page) in pages {
                 // Many copies come at a time, with where their children are, when one is wanted.
-                if is_copy(&self.state, pgno.get()) {
+                if copy_of(&self.state, pgno.get()).is_some() {
                     continue;
                 }
                 let Some(children) = btree::children(*pgno, page) else { continue };
@@ -304,10 +304,17 @@ impl Deeper {
     }
 }
 
-/// Whether an interior page lies in a companion, too.
-fn is_copy(state: &State, page: u32) -> bool {
-    let place = Pgno::new(page).map(|pgno| state.find(pgno));
-    matches!(place, Some(Place::At(frame)) if frame.copy.is_some())
+/// Where an interior page lies in a companion.
+fn copy_of(state: &State, page: u32) -> Option<Frame> {
+    match state.find(Pgno::new(page)?) {
+        Place::At(frame) => Some(frame).filter(|frame| frame.copy.is_some()),
+        _ => None,
+    }
+}
+
+/// Whether it does, and is not in memory.
+fn is_far_copy(state: &State, page: u32) -> bool {
+    copy_of(state, page).is_some_and(|frame| !shared().cache.has(&(frame.object.id, frame.pgno)))
 }
 
 /// Fetches pages, in runs, unless they are at hand or under way.
@@ -319,7 +326,7 @@ fn fetch(source: &Arc<Source>, state: &State, wanted: &[u32], deeper: Option<Dee
             Place::Unread(index, block) => {
                 // Of roots that are leaves. Who wants one waits for a block.
                 if deeper.is_none() || !index.has_copies() {
-                    source.read_ahead(&index, block);
+                    source.read_ahead(&index, block..block);
                 }
                 None
             }

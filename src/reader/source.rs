@@ -6,7 +6,7 @@ use super::flight::{Flight, Numbered, Pages, run, shared};
 use super::follow::Follow;
 use super::hydrate::Hydration;
 use super::index::{Copy, Frame};
-use super::lazy::{BLOCKS_AT_FIRST, LazyIndex};
+use super::lazy::LazyIndex;
 use super::object::ObjectId;
 use super::prefetch::Deeper;
 use super::state::{Place, State};
@@ -18,6 +18,7 @@ use crate::replica::{Excluded, Replica};
 use crate::store;
 use crate::time::Timestamp;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -147,10 +148,9 @@ impl Source {
                 }
                 Place::Unread(index, block) if blocks_read < state.blocks_for_a_page() => {
                     blocks_read += 1;
-                    let (source, blocks) = (Arc::clone(self), index.from(block, index.worth_reading()));
-                    // Whoever needs a second one soon needs others.
-                    if blocks.len() > BLOCKS_AT_FIRST || !index.has_copies() {
-                        self.read_ahead(&index, blocks.end);
+                    let (source, (blocks, may_be_all)) = (Arc::clone(self), index.waiting(block));
+                    if !may_be_all {
+                        self.read_ahead(&index, blocks.clone());
                     }
                     self.wait_for(cancelled, move || index.read_all(source.replica.store().as_ref(), blocks))?;
                 }
@@ -244,7 +244,11 @@ impl Source {
             if end - first.offset >= window {
                 break;
             }
-            let Some(Place::At(frame)) = Pgno::new(next).map(|pgno| state.find(pgno)) else { break };
+            let frame = match Pgno::new(next).map(|pgno| state.find(pgno)) {
+                Some(Place::At(frame)) => frame,
+                Some(Place::Unread(..)) => continue,
+                _ => break,
+            };
             if !frame.is_beside(first) {
                 continue;
             }
@@ -274,12 +278,12 @@ impl Source {
         }
     }
 
-    /// Reads the blocks of an index from one on, on other threads, once: those in front of it come last.
-    pub fn read_ahead(self: &Arc<Self>, index: &Arc<LazyIndex>, from: usize) {
+    /// Reads the blocks of an index but for some, on other threads, once: those in front of these come last.
+    pub fn read_ahead(self: &Arc<Self>, index: &Arc<LazyIndex>, but: Range<usize>) {
         if self.is_local || !index.begin_reading_ahead() {
             return;
         }
-        for blocks in index.stretches(from) {
+        for blocks in index.stretches(but) {
             let (source, index) = (Arc::clone(self), Arc::clone(index));
             let _ = shared().ahead.run_at(Instant::now(), move || {
                 let store = source.replica.store();
@@ -359,7 +363,9 @@ impl Source {
         }
         let local = |frame: &Frame| -> Option<Page> {
             let hydrated = hydration.as_ref().and_then(|hydration| hydration.get(frame)).map(Page::from);
-            hydrated.or_else(|| decode(frame, &disk?.get(frame)?).ok())
+            let page = hydrated.or_else(|| decode(frame, &disk?.get(frame)?).ok())?;
+            // From the store it comes with where its children are, without which each would take a request for a block.
+            frame.copy.as_ref().is_none_or(|copy| copy.of.knows_children(frame.pgno, &page)).then_some(page)
         };
         let mut pages = Vec::new();
         for frame in run {

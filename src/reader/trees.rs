@@ -36,7 +36,7 @@ pub(super) struct Trees {
     tables: LruCache<Box<[u8]>, u32>,
     /// Tables that the roots of indexes belong to.
     indexes: LruCache<u32, Box<[u8]>>,
-    /// An interior page below another one was read.
+    /// An interior page was read whose siblings lie in a companion.
     pub was_searched: bool,
 }
 

@@ -2,7 +2,7 @@
 //! so that shipping neither waits for it nor fails with it. A close waits for it, within its own limit.
 //!
 //! Memory: 4 bytes a page while an image is streamed, then 20 bytes a page, and on S3 as many again while they are sent;
-//! and the copies of interior pages, 16 MiB at most.
+//! and about as much for the copies of interior pages, 64 MiB at most.
 
 use super::primary::Primary;
 use super::sums::Sums;

@@ -15,7 +15,7 @@ pub(super) const PAGE: usize = 1024;
 /// A reader that does what SQLite does.
 pub(super) struct Walker {
     pub written: Written,
-    source: Arc<Source>,
+    pub source: Arc<Source>,
     pub connected: Connected,
     table: u32,
     pub index: u32,

@@ -1,6 +1,6 @@
 //! R6: a companion's copies of interior pages, and where their children are.
 
-use super::super::flight::{forget_blocks, forget_pages, settle};
+use super::super::flight::{forget_blocks, forget_pages, kept_pages, settle};
 use super::super::hydrating::frames;
 use super::super::state::Place;
 use super::ahead::{PAGE, Walker};
@@ -177,10 +177,46 @@ fn r6_every_block_is_read_ahead_once() {
         _ => None,
     };
     let (index, last) = unread(state.commit).unwrap();
-    for from in 0..=last + 1 {
-        let mut blocks: Vec<_> = index.stretches(from).into_iter().flatten().collect();
-        assert_eq!(blocks.first(), Some(&(from % (last + 1))));
+    for read in (0..=last).flat_map(|from| [from..from, from..from + 1, from..(from + 5).min(last + 1)]) {
+        let mut blocks: Vec<_> = index.stretches(read.clone()).into_iter().flatten().collect();
+        assert!(blocks.first().is_none_or(|first| *first == read.end || read.end > last));
+        blocks.extend(read.clone());
         blocks.sort_unstable();
-        assert_eq!(blocks, (0..=last).collect::<Vec<_>>(), "from {from}");
+        assert_eq!(blocks, (0..=last).collect::<Vec<_>>(), "but for {read:?}");
     }
+}
+
+/// What is known of an object is known to all connections of the process.
+#[test]
+fn r6_what_one_connection_has_read_another_one_needs_no_request_for() {
+    let _kept = kept_pages();
+    let walker = Walker::of(large());
+    let rows = [4000, 8000, 11_000];
+    rows.into_iter().for_each(|row| walker.row(row));
+    let (source, connected) = (walker.written.source(), walker.written.at(1).unwrap());
+    let mut again = walker;
+    (again.source, again.connected) = (source, connected);
+    settle();
+    let before = requests(&again);
+    rows.into_iter().for_each(|row| again.row(row));
+    assert_eq!(requests(&again) - before, 0);
+}
+
+/// What comes when a replica is opened is enough for page 1, also where there are more interior pages than come with the
+/// first bytes.
+#[test]
+fn r5_page_1_is_there_however_long_the_head_is() {
+    let mut written = Written::new(512);
+    written.ship(
+        "CREATE TABLE x(k PRIMARY KEY) WITHOUT ROWID; WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE
+         i < 40000) INSERT INTO x SELECT hex(randomblob(46)) FROM n;",
+    );
+    put_companion(&written, 1);
+    let head = Head::parse(&companion_bytes(&written)).unwrap();
+    assert!(head.length() > 24 << 10, "{}", head.length());
+    let connected = written.at(1).unwrap();
+    let before = written.faults.count(Call::GetRange);
+    assert!(connected.read(0, &mut [0; 512], &|| false).unwrap());
+    assert_eq!(written.faults.count(Call::GetRange), before);
+    written.assert_sees(&connected, 1);
 }

@@ -74,31 +74,22 @@ impl Builder {
         let directory: Vec<u8> = pages.iter().flat_map(directory_entry).collect();
         let mut front = self.head((key, etag), size, file_checksum, (&directory, upper))?;
         // What a reader would refuse is not left for one.
-        Head::parse(&front).map_err(Error::bug)?;
-        let mut behind = Vec::new();
-        for (number, page) in pages.iter().enumerate() {
-            let part = if number < upper { &mut front } else { &mut behind };
-            part.append(&mut record(number, page, file_checksum, |pgno| self.place(pgno)));
+        let head = Head::parse(&front).map_err(Error::bug)?;
+        let (blocks, ends) = (self.blocks.len(), (upper..pages.len()).map(|number| head.record_range(number)));
+        let behind = ends.map(|range| (range.end - range.start) as usize).sum::<usize>();
+        let mut pages = pages.into_iter().enumerate();
+        for (number, page) in pages.by_ref().take(upper) {
+            front.append(&mut record(number, &page, file_checksum, |pgno| place(&self.blocks, self.entries, pgno)));
         }
-        let mut bytes = self.blocks;
+        let (mut bytes, start, end) = (self.blocks, front.len(), front.len() + blocks);
+        bytes.reserve_exact(start + behind);
         bytes.splice(0..0, front);
-        bytes.append(&mut behind);
-        Ok(Some(bytes))
-    }
-
-    /// What the entry of a page says, behind its number.
-    fn place(&self, pgno: u32) -> Option<&[u8]> {
-        let entry = |n: u32| {
-            let at = n as usize * ENTRY_SIZE + n as usize / BLOCK_ENTRIES * SUM_SIZE;
-            self.blocks.get(at..at + ENTRY_SIZE)?.split_first_chunk()
-        };
-        let number_of = |n: u32| entry(n).map(|(number, _)| u32::from_be_bytes(*number));
-        let (mut low, mut high) = (0, self.entries);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if number_of(middle)? < pgno { low = middle + 1 } else { high = middle }
+        for (number, page) in pages {
+            let blocks = bytes.get(start..end).unwrap_or_default();
+            let mut record = record(number, &page, file_checksum, |pgno| place(blocks, self.entries, pgno));
+            bytes.append(&mut record);
         }
-        entry(low).filter(|(number, _)| **number == pgno.to_be_bytes()).map(|(_, place)| place)
+        Ok(Some(bytes))
     }
 
     /// `interior`: the entries of interior pages, and how many of these are above others.
@@ -137,6 +128,21 @@ impl Builder {
         head.extend_from_slice(&sum.get().to_be_bytes());
         Ok(head)
     }
+}
+
+/// What the entry of a page says, behind its number; `blocks` have so many entries.
+fn place(blocks: &[u8], entries: u32, pgno: u32) -> Option<&[u8]> {
+    let entry = |n: u32| {
+        let at = n as usize * ENTRY_SIZE + n as usize / BLOCK_ENTRIES * SUM_SIZE;
+        blocks.get(at..at + ENTRY_SIZE)?.split_first_chunk()
+    };
+    let number_of = |n: u32| entry(n).map(|(number, _)| u32::from_be_bytes(*number));
+    let (mut low, mut high) = (0, entries);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if number_of(middle)? < pgno { low = middle + 1 } else { high = middle }
+    }
+    entry(low).filter(|(number, _)| **number == pgno.to_be_bytes()).map(|(_, place)| place)
 }
 
 /// The companion of an LTX file that is read here, from its first byte to its last, and verified; `pages` is how many it

@@ -18,7 +18,7 @@ const CHILD_SIZE: usize = 16;
 /// A file with more of them has none in its companion: it is read by its blocks.
 pub(super) const INTERIOR_MAX: usize = 8192;
 /// In bytes; they are in memory while a companion is made.
-const RECORDS_BYTES_MAX: u64 = 16 << 20;
+const RECORDS_BYTES_MAX: u64 = 64 << 20;
 /// Sets the salts of records apart from those of blocks.
 const RECORD_SALT: usize = 1 << 31;
 
@@ -123,8 +123,11 @@ pub(super) struct Directory {
 impl Directory {
     /// Without the places of the records, which [`Directory::place`] tells.
     pub fn parse(bytes: &[u8], page_size: PageSize, commit: u32) -> Result<Self> {
-        let mut records = Vec::with_capacity(bytes.len() / INTERIOR_SIZE);
-        let mut total = 0;
+        let count = bytes.len() / INTERIOR_SIZE;
+        if count > INTERIOR_MAX {
+            return Err(corrupt(format!("{count} interior pages")));
+        }
+        let (mut records, mut total) = (Vec::with_capacity(count), 0);
         for bytes in bytes.as_chunks::<INTERIOR_SIZE>().0 {
             let mut fields = Fields(bytes);
             let (pgno, len, children, checksum) = (fields.u32()?, fields.u32()?, fields.u32()?, fields.u64()?);
@@ -139,8 +142,8 @@ impl Directory {
         let mut by_pgno: Vec<_> = records.iter().zip(0..).map(|(record, number)| (record.pgno, number)).collect();
         by_pgno.sort_unstable();
         let is_twice = by_pgno.array_windows().any(|[left, right]| left.0 == right.0);
-        if is_twice || total > RECORDS_BYTES_MAX || records.len() > INTERIOR_MAX {
-            return Err(corrupt(format!("{} interior pages of {total} bytes", records.len())));
+        if is_twice || total > RECORDS_BYTES_MAX {
+            return Err(corrupt(format!("{count} interior pages of {total} bytes")));
         }
         Ok(Self { records, by_pgno })
     }
