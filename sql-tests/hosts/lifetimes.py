@@ -35,6 +35,11 @@ def a_second_load_changes_nothing(scratch):
     second = lib.connect(scratch / "app.db", load=True)
     for _ in range(3):
         lib.load_extension(first)
+    # Within a statement no function can be defined anew.
+    for db in (first, second):
+        db.enable_load_extension(True)
+        for _ in range(2):
+            db.execute("SELECT load_extension(?)", [str(lib.LIBRARY)])
     second.execute("INSERT INTO t VALUES (1)")
     first.execute("INSERT INTO t VALUES (2)")
     lib.check(default_vfs(sqlite()) == "litestream-primary", default_vfs(sqlite()))

@@ -52,9 +52,11 @@ const fn tells(name: &'static str, call: Call) -> Function {
 /// Every table-valued function.
 static TABLES: &[Table] = &[tables::STATUS, tables::FILES];
 
-/// Defines all of it on a connection.
+/// Defines all of it on a connection, unless it is there and in use: `SELECT load_extension(...)` once more.
 pub fn define(connection: Connection) -> Result<()> {
-    define_constant(connection, c"litestream_version", VERSION)?;
+    if !define_constant(connection, c"litestream_version", VERSION)? {
+        return Ok(());
+    }
     FUNCTIONS.iter().try_for_each(|f| define_function(connection, f))?;
     TABLES.iter().try_for_each(|t| define_table(connection, t))
 }

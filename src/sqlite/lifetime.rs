@@ -31,8 +31,9 @@ pub fn has_connections() -> bool {
     CONNECTIONS.load(Ordering::SeqCst) > 0
 }
 
-/// Defines a function without arguments that gives a fixed text, and counts the connection by it.
-pub fn define_constant(db: Connection, name: &CStr, text: &'static CStr) -> Result<()> {
+/// Defines a function without arguments that gives a fixed text, and counts the connection by it; `false` if it is there
+/// already and cannot be defined anew, since a statement runs.
+pub fn define_constant(db: Connection, name: &CStr, text: &'static CStr) -> Result<bool> {
     if CONNECTIONS.fetch_add(1, Ordering::SeqCst) == 0 {
         tell(true);
     }
@@ -42,7 +43,14 @@ pub fn define_constant(db: Connection, name: &CStr, text: &'static CStr) -> Resu
         let text = text.as_ptr().cast_mut().cast::<c_void>();
         call!(create_function_v2(db.raw(), name.as_ptr(), 0, flags as c_int, text, Some(give), None, None, Some(ended)))
     };
-    if rc == 0 { Ok(()) } else { Err(Error::bug(format!("{}: SQLite result {rc}", name.to_string_lossy()))) }
+    let name = name.to_string_lossy();
+    if rc == ffi::SQLITE_BUSY as c_int {
+        let there = db.query(&format!("SELECT {name}()"))?;
+        if there.first().is_some_and(|there| there.as_bytes() == text.to_bytes()) {
+            return Ok(false);
+        }
+    }
+    if rc == 0 { Ok(true) } else { Err(Error::bug(format!("{name}: SQLite result {rc}"))) }
 }
 
 unsafe extern "C" fn give(context: *mut ffi::sqlite3_context, _: c_int, _: *mut *mut ffi::sqlite3_value) {
