@@ -40,9 +40,6 @@ impl History {
             return Ok(());
         }
         self.entries.push((txid, rolling));
-        let bytes = |entries: &[(Txid, u64)]| -> Vec<u8> {
-            entries.iter().flat_map(|(txid, sum)| [txid.get().to_be_bytes(), sum.to_be_bytes()]).flatten().collect()
-        };
         let name = || self.path.display().to_string();
         if self.appends && self.entries.len() < 2 * KEPT {
             let file = File::options().append(true).create(true).open(&self.path);
@@ -51,9 +48,30 @@ impl History {
                 .with_context(name);
         }
         self.entries.drain(..self.entries.len().saturating_sub(KEPT));
+        self.write()
+    }
+
+    fn write(&mut self) -> Result<()> {
         super::spool::replace(&self.path, false, |file| file.write_all(&bytes(&self.entries)))?;
         self.appends = true;
         Ok(())
+    }
+
+    /// How many are known.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// The oldest TXID whose state is known.
+    pub(super) fn oldest(&self) -> Option<Txid> {
+        self.entries.iter().map(|(txid, _)| *txid).min()
+    }
+
+    /// States before those that are known, oldest first: the replica has told them.
+    pub(super) fn begin_with(&mut self, mut older: Vec<(Txid, u64)>) -> Result<()> {
+        older.append(&mut self.entries);
+        self.entries = older;
+        self.write()
     }
 
     /// The state after a TXID.
@@ -65,6 +83,10 @@ impl History {
     pub(super) fn find(&self, rolling: u64) -> Option<Txid> {
         self.entries.iter().rev().find(|(_, sum)| *sum == rolling).map(|(txid, _)| *txid)
     }
+}
+
+fn bytes(entries: &[(Txid, u64)]) -> Vec<u8> {
+    entries.iter().flat_map(|(txid, sum)| [txid.get().to_be_bytes(), sum.to_be_bytes()]).flatten().collect()
 }
 
 #[cfg(test)]

@@ -271,7 +271,11 @@ impl Primary {
         if self.unproven.load(Ordering::Acquire) || self.was_refused() {
             // If it holds what was committed here, the WAL was opened before that, and the file was read then.
             let as_opened = self.as_opened.lock().take();
-            self.with_work(|work| self.judge(work, as_opened.as_ref().unwrap_or(&found)))?;
+            let judged = self.with_work(|work| self.judge(work, as_opened.as_ref().unwrap_or(&found)));
+            if judged.as_ref().is_err_and(|error| error.kind() != Kind::Diverged) {
+                *self.as_opened.lock() = as_opened;
+            }
+            judged?;
         }
         self.sync_source(true)?;
         self.with_work(|work| {

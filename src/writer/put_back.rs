@@ -18,7 +18,7 @@ use super::sums::Sums;
 use crate::error::{Error, Kind, Result};
 use crate::header;
 use crate::ltx::{PageSize, Pgno, Txid, page_checksum};
-use crate::replica::ROLLING_AFTER;
+use crate::replica::{ROLLING_AFTER, ROLLING_BEFORE};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -26,6 +26,10 @@ use std::sync::atomic::Ordering;
 /// The largest file that is read under SQLite's locks, and only where it was changed while it was closed here: 58 MiB in
 /// the system's cache took 26 ms.
 const AS_OPENED_BYTES_MAX: u64 = 64 << 20;
+
+/// Where the local record knows fewer states than this, the replica is asked for so many, some at a time.
+const STATES_KNOWN: u64 = 512;
+const ASKED_AT_ONCE: usize = 16;
 
 /// Pages that tell whether a refused database was restored, at least.
 const TELLING_PAGES: usize = 8;
@@ -131,7 +135,7 @@ impl Primary {
     }
 
     /// The newest TXID is here, and the database does not continue from it provably.
-    pub(super) fn refuse_put_back(&self, work: &Work, head: Txid) -> Result<()> {
+    pub(super) fn refuse_put_back(&self, work: &mut Work, head: Txid) -> Result<()> {
         let found = match self.content_to_judge() {
             // Others write all the time, and nothing is saved for this reading before the taps are active.
             Err(error) if error.kind() == Kind::Overtaken => None,
@@ -139,15 +143,21 @@ impl Primary {
         };
         // What cannot be told yet is asked when the gap is healed.
         self.unproven.store(found.is_none() || work.sums.is_none(), Ordering::Release);
-        found.map_or(Ok(()), |found| self.judge_at(work, head, &found))
+        let Some(found) = found else { return Ok(()) };
+        let outcome = self.judge_at(work, head, &found);
+        if outcome.as_ref().is_err_and(|error| error.kind() != Kind::Diverged) {
+            // By the next attempt something may have been committed to it.
+            *self.as_opened.lock() = Some(found);
+        }
+        outcome
     }
 
     /// The same, where the database was read already.
-    pub(super) fn judge(&self, work: &Work, found: &Found) -> Result<()> {
+    pub(super) fn judge(&self, work: &mut Work, found: &Found) -> Result<()> {
         work.head.map_or(Ok(()), |head| self.judge_at(work, head, found))
     }
 
-    fn judge_at(&self, work: &Work, head: Txid, found: &Found) -> Result<()> {
+    fn judge_at(&self, work: &mut Work, head: Txid, found: &Found) -> Result<()> {
         let newest = work.sums.as_ref().map(Sums::rolling).or_else(|| work.history.after(head));
         if newest == Some(found.sums.rolling()) {
             return self.spool.accept();
@@ -160,6 +170,7 @@ impl Primary {
             let Some(newest) = &work.sums else { return Ok(()) };
             self.refuse_again(head, newest, &found.sums)?;
         }
+        self.complete_history(work, head)?;
         if let Some(older) = work.history.find(found.sums.rolling()) {
             return Err(self.refuse(found, older, head, PUT_BACK));
         }
@@ -174,6 +185,48 @@ impl Primary {
             return Err(self.refuse(found, head, head, WRITTEN_OVER));
         }
         Ok(())
+    }
+
+    /// A local record that began after a restore, or anew, knows nothing of the states before: the replica tells the
+    /// newest of them, each object the state before it and the one after.
+    fn complete_history(&self, work: &mut Work, head: Txid) -> Result<()> {
+        let (known, oldest) = (work.history.len() as u64, work.history.oldest());
+        let last = oldest.map_or(head.get(), |oldest| oldest.get() - 1);
+        if known >= STATES_KNOWN || last == 0 {
+            return Ok(());
+        }
+        let txids: Vec<_> = (last.saturating_sub(STATES_KNOWN - 1).max(1)..=last).filter_map(Txid::new).collect();
+        let ask = |txids: &[Txid]| txids.iter().map(|txid| self.states_around(*txid)).collect::<Result<Vec<_>>>();
+        let told = std::thread::scope(|scope| {
+            let share = txids.len().div_ceil(ASKED_AT_ONCE);
+            let asking: Vec<_> = txids
+                .chunks(share)
+                .map(|txids| {
+                    scope.spawn(move || {
+                        crate::thread::prepare();
+                        ask(txids)
+                    })
+                })
+                .collect();
+            let told = asking.into_iter().map(|asking| asking.join());
+            told.map(|told| told.unwrap_or_else(|_| Err(Error::bug("a thread that asks panicked"))))
+                .collect::<Result<Vec<_>>>()
+        })?;
+        let mut older: Vec<_> = told.into_iter().flatten().flatten().collect();
+        older.dedup();
+        if older.is_empty() { Ok(()) } else { work.history.begin_with(older) }
+    }
+
+    /// The states before and after a TXID, as far as its object tells them.
+    fn states_around(&self, txid: Txid) -> Result<Vec<(Txid, u64)>> {
+        let object = self.store.head(&self.key(txid))?;
+        let pairs = object.map(|object| object.metadata.pairs).unwrap_or_default();
+        let state = |txid: Option<Txid>, name| {
+            let (_, sum) = pairs.iter().find(|(key, _)| key == name)?;
+            Some((txid?, u64::from_str_radix(sum, 16).ok()?))
+        };
+        let before = state(Txid::new(txid.get() - 1), ROLLING_BEFORE);
+        Ok(before.into_iter().chain(state(Some(txid), ROLLING_AFTER)).collect())
     }
 
     /// The first commit after a refusal makes a state that nothing is known of, so the refusal is remembered.
@@ -233,10 +286,7 @@ impl Primary {
         let mut older = work.history.find(state).filter(|txid| *txid < remote);
         let mut txid = local.map_or(Txid::FIRST, Txid::next);
         while txid <= remote {
-            let object = self.store.head(&self.key(txid))?;
-            let pairs = object.map(|object| object.metadata.pairs).unwrap_or_default();
-            let after = pairs.iter().find(|(name, _)| name == ROLLING_AFTER).map(|(_, sum)| sum.as_str());
-            if after == Some(&format!("{state:016x}")) {
+            if self.states_around(txid)?.contains(&(txid, state)) {
                 // Of several TXIDs with this state, the newest counts.
                 older = Some(txid).filter(|txid| *txid < remote);
             }

@@ -141,7 +141,7 @@ impl Primary {
         }
         let proven = self.prove_position(former.as_ref(), head, published, work.sums.is_none())?;
         if !proven {
-            self.refuse_put_back(&work, head)?;
+            self.refuse_put_back(&mut work, head)?;
         }
         if proven {
             let (commit, captured) = {

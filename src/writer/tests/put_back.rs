@@ -134,6 +134,42 @@ fn p12_a_backup_of_database_and_metadata_directory_is_refused() {
     refused(&reopen(close(source)), &store, &["TXID 0000000000000002", "TXID 0000000000000003"]);
 }
 
+/// The local record began anew, as after a restore: the states before are those that the replica tells.
+#[test]
+fn p12_a_backup_from_before_a_restore_is_refused() {
+    for backed_up_at in [1, 3] {
+        let (source, inner) = (Source::new(), memory());
+        let faults = FaultStore::new(Arc::clone(&inner));
+        let store: Arc<dyn Store> = Arc::new(faults.clone());
+        source.insert(100);
+        replicated(&source, &store, 0);
+        let mut closed = close(source);
+        let backup = beside(&closed.1, ".backup");
+        for txid in 1..=4 {
+            if txid == backed_up_at {
+                fs::copy(&closed.1, &backup).unwrap();
+            }
+            let source = reopen(closed);
+            replicated(&source, &store, 5);
+            closed = close(source);
+        }
+        fs::remove_dir_all(closed.0.path().join(".app.db-litestream")).unwrap();
+        let source = reopen(closed);
+        replicated(&source, &store, 5);
+        let (directory, path) = close(source);
+        fs::copy(&backup, &path).unwrap();
+        let source = reopen((directory, path));
+        let parts = [format!("is at TXID {backed_up_at:016x}"), "is at TXID 0000000000000006".to_owned()];
+        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        // A replica that does not answer tells nothing: it is asked again.
+        faults.at(Call::Head, 1, Fault::Before(crate::error::Error::new(Kind::Denied, "refused")));
+        let first = source.start(&store).map(|_| ());
+        assert_eq!(first.unwrap_err().kind(), Kind::Denied);
+        refused(&source, &store, &parts);
+        assert_eq!(store.list("ltx/").unwrap().len(), 6);
+    }
+}
+
 /// What stock SQLite does with a database, by connections that nobody watches.
 pub(super) fn elsewhere(path: &Path, sql: &str) {
     let db = Connection::open(path).unwrap();
