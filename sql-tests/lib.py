@@ -32,6 +32,10 @@ JOBS = int(os.environ.get("LITESTREAM_TEST_JOBS", "2"))
 ACCESS_KEY, SECRET_KEY, REGION = "AKTEST", "sktestsktestsktest", "us-east-1"
 
 
+def is_sanitized():
+    return bool(os.environ.get("LITESTREAM_TEST_SANITIZER"))
+
+
 def sanitized(environment, leaks=False):
     """The environment of a host that loads a library built with a sanitizer, whose runtime LITESTREAM_TEST_SANITIZER
     names (.ci/sanitize.sh). Python leaks by itself, so only the shell is asked for leaks."""

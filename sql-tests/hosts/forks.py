@@ -50,6 +50,8 @@ def a_child_replicates_a_database_of_its_own(scratch):
 
 def forks_while_our_threads_are_busy(scratch):
     """The host has one thread, so it may fork at any time: also while one of ours is inside SQLite, or holds a lock."""
+    if lib.is_sanitized():
+        return  # its allocator holds locks over the fork, for which the child's threads wait for ever
     loaded()
     db = lib.connect(scratch / "app.db")
     replicate(db, scratch, "app.db", sync_interval="1ms")
