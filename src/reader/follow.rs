@@ -6,12 +6,12 @@
 //! at intervals that double: it finds what only compacted files hold, and a replica that was begun again.
 
 use super::flight::shared;
-use super::open::{rolling, tail_of};
+use super::open::tail_of;
 use super::source::Source;
 use super::state::State;
 use crate::error::{Error, Kind, Result};
 use crate::ltx::{Header, Level, Txid, TxidRange};
-use crate::replica::{FileInfo, Listing, Target};
+use crate::replica::{FileInfo, Joint, Listing, Target};
 use crate::store::Ending;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -304,8 +304,8 @@ impl Source {
             true => self.named(error),
             false => self.named(error.context(&info.key)),
         };
-        let sums = rolling(&found.metadata.pairs);
-        let joins_by_sum = state.after.zip(sums.before).map(|(after, before)| after == before);
+        let joint = Joint::of(&found.metadata.pairs);
+        let joins_by_sum = state.after.zip(joint.before).map(|(after, before)| after == before);
         if joins_by_sum == Some(false) {
             return Err(self.restarted(format!("{} does not go on from TXID {}", info.key, state.txid)));
         }
@@ -328,7 +328,7 @@ impl Source {
                 None => return self.anew(state),
             }
         }
-        if object.header.timestamp < state.timestamp && sums.before.is_none() {
+        if object.header.timestamp < state.timestamp && joint.before.is_none() {
             return Err(self.restarted(format!(
                 "{} is of {}, older than TXID {} of {}",
                 info.key, object.header.timestamp, state.txid, state.timestamp
@@ -341,7 +341,7 @@ impl Source {
         for (pgno, page) in pages {
             shared().cache.put((object.id, pgno), page, false);
         }
-        Ok(Arc::new(state.with(object, sums.after, segment)))
+        Ok(Arc::new(state.with(object, joint.after, segment)))
     }
 
     /// The newest state from a plan of its own, which must be of the same replica as a state of before.

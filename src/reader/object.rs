@@ -37,10 +37,3 @@ pub(super) struct Object {
     pub etag: ETag,
     pub header: Header,
 }
-
-/// The database's rolling checksum around an object, from the metadata that we write (P21); Litestream writes none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Rolling {
-    pub before: Option<u64>,
-    pub after: Option<u64>,
-}

@@ -8,13 +8,13 @@ use super::cache::Page;
 use super::flight::{run, run_all, shared};
 use super::index::{Frame, Segment};
 use super::lazy::LazyIndex;
-use super::object::{Object, ObjectId, Rolling};
+use super::object::{Object, ObjectId};
 use super::source::{Source, decode};
 use super::state::{Layer, Place, State};
 use crate::error::{Error, Kind, Result};
 use crate::ltx::{Decoder, HEADER_SIZE, Header, Level, Pgno, TAIL_SIZE, Tail, parse_index};
 use crate::replica::companion::{self, Head};
-use crate::replica::{Excluded, FileInfo, Listing, Replica, Target};
+use crate::replica::{Excluded, FileInfo, Joint, Link, Listing, Replica, Target, refuse_unjoined};
 use crate::store::{ETag, Entry, Store};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -43,10 +43,17 @@ const HOPELESS: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 10 });
 /// An object, where its pages are, and the first ones.
 type Whole = (Arc<Object>, Segment, Vec<(Pgno, Page)>);
 
-/// What was read of an object.
-enum Loaded {
+/// Where the pages of an object are.
+enum Index {
     Read(Segment),
     Lazy(LazyIndex),
+}
+
+/// What was read of an object.
+struct Loaded {
+    object: Arc<Object>,
+    joint: Joint,
+    index: Index,
 }
 
 impl Source {
@@ -207,7 +214,7 @@ impl Source {
             run_all(cancelled, loads).map_err(|error| (None, error))?
         };
         let mut layers: Vec<Layer> = Vec::new();
-        let mut newest = None;
+        let mut newest: Option<(&FileInfo, Link, Arc<Object>)> = None;
         let mut in_a_row: Vec<Segment> = Vec::new();
         let end_row = |row: &mut Vec<Segment>, layers: &mut Vec<Layer>| match row.len() {
             0 => {}
@@ -219,16 +226,20 @@ impl Source {
             }
         };
         for (file, loaded) in files.iter().zip(loaded) {
-            let (object, loaded) = loaded.map_err(|error| (Some(file.key.clone()), error))?;
-            newest = Some(object);
-            match loaded {
+            let Loaded { object, joint, index } = loaded.map_err(|error| (Some(file.key.clone()), error))?;
+            let link = Link { header: object.header, joint };
+            if let Some((older, of_older, _)) = &newest {
+                refuse_unjoined((older, of_older), (file, &link)).map_err(|error| (None, error))?;
+            }
+            newest = Some((file, link, object));
+            match index {
                 // A large one stays by itself, so that the small ones that come are not merged with it.
-                Loaded::Read(segment) if segment.len() > 4096 => {
+                Index::Read(segment) if segment.len() > 4096 => {
                     end_row(&mut in_a_row, &mut layers);
                     layers.push(Layer::Read(Arc::new(segment)));
                 }
-                Loaded::Read(segment) => in_a_row.push(segment),
-                Loaded::Lazy(index) => {
+                Index::Read(segment) => in_a_row.push(segment),
+                Index::Lazy(index) => {
                     end_row(&mut in_a_row, &mut layers);
                     layers.push(Layer::Lazy(Arc::new(index)));
                 }
@@ -236,11 +247,11 @@ impl Source {
         }
         end_row(&mut in_a_row, &mut layers);
         layers.reverse();
-        let newest = newest.ok_or_else(|| (None, Error::bug("an empty plan")))?;
-        Ok(State::new(newest, None, layers))
+        let (_, link, newest) = newest.ok_or_else(|| (None, Error::bug("an empty plan")))?;
+        Ok(State::new(newest, link.joint.after, layers))
     }
 
-    fn load_one(&self, info: FileInfo, companion: Option<&Entry>) -> Result<(Arc<Object>, Loaded)> {
+    fn load_one(&self, info: FileInfo, companion: Option<&Entry>) -> Result<Loaded> {
         let store = self.replica.store();
         let etag = match info.etag.clone() {
             Some(etag) => etag,
@@ -250,23 +261,23 @@ impl Source {
             },
         };
         if info.size <= WHOLE_BYTES {
-            let read = || {
-                let bytes = store.get_range(&info.key, 0..info.size, Some(&etag))?;
-                self.whole(info.clone(), etag.clone(), &bytes, FIRST_PAGE_BYTES)
+            let read = || -> Result<(Whole, Joint)> {
+                let start = store.get_start(&info.key, info.size, Some(&etag))?;
+                let whole = self.whole(info.clone(), etag.clone(), &start.bytes, FIRST_PAGE_BYTES)?;
+                Ok((whole, Joint::of(&start.pairs)))
             };
             // Damage on the way is not damage in the store: it is looked at once more.
-            let (object, segment, pages) = match read() {
+            let ((object, segment, pages), joint) = match read() {
                 Err(error) if error.kind() == Kind::Corrupt => read()?,
                 read => read?,
             };
             if let Some((pgno, page)) = pages.into_iter().next().filter(|(pgno, _)| *pgno == Pgno::FIRST) {
                 shared().cache.put((object.id, pgno), page, false);
             }
-            return Ok((object, Loaded::Read(segment)));
+            return Ok(Loaded { object, joint, index: Index::Read(segment) });
         }
-        let start_range = 0..START_BYTES.min(info.size);
         if let Some(companion) = companion
-            && let Some(loaded) = self.by_companion(&info, &etag, companion, start_range.clone())?
+            && let Some(loaded) = self.by_companion(&info, &etag, companion)?
         {
             return Ok(loaded);
         }
@@ -274,13 +285,13 @@ impl Source {
         let (start, end) = std::thread::scope(|scope| {
             let start = scope.spawn(|| {
                 crate::thread::prepare();
-                store.get_range(&info.key, start_range, Some(&etag))
+                store.get_start(&info.key, START_BYTES, Some(&etag))
             });
             let end = store.get_range(&info.key, end_start..info.size, Some(&etag));
             (join(start), end)
         });
         let (start, end) = (start?, end?);
-        let header = header_of(&info, &start)?;
+        let header = header_of(&info, &start.bytes)?;
         let tail = tail_of(&end, info.size)?;
         let index = tail.index_range(info.size);
         let index_bytes = match index.start.checked_sub(end_start) {
@@ -291,30 +302,24 @@ impl Source {
         let object = self.object(info, etag, header);
         let segment = Segment::of(&object, &entries)?;
         if !self.damaged.lock().contains_key(&object.id) {
-            keep_first_page(segment.find(Pgno::FIRST), &start);
+            keep_first_page(segment.find(Pgno::FIRST), &start.bytes);
         }
-        Ok((object, Loaded::Read(segment)))
+        Ok(Loaded { object, joint: Joint::of(&start.pairs), index: Index::Read(segment) })
     }
 
     /// By its companion, unless that is another object's or damaged.
-    fn by_companion(
-        &self,
-        info: &FileInfo,
-        etag: &ETag,
-        entry: &Entry,
-        start_range: std::ops::Range<u64>,
-    ) -> Result<Option<(Arc<Object>, Loaded)>> {
+    fn by_companion(&self, info: &FileInfo, etag: &ETag, entry: &Entry) -> Result<Option<Loaded>> {
         let store = self.replica.store();
         let (start, companion) = std::thread::scope(|scope| {
             let start = scope.spawn(|| {
                 crate::thread::prepare();
-                store.get_range(&info.key, start_range, Some(etag))
+                store.get_start(&info.key, START_BYTES, Some(etag))
             });
             let companion = start_of(store.as_ref(), entry);
             (join(start), companion)
         });
         let start = start?;
-        let header = header_of(info, &start)?;
+        let header = header_of(info, &start.bytes)?;
         let key = &entry.key;
         let head = companion.and_then(|mut bytes| {
             let length = Head::length_of(&bytes)?;
@@ -342,9 +347,10 @@ impl Source {
         };
         let index = Arc::new(index);
         if let Place::At(frame) = index.find_stored(Pgno::FIRST) {
-            keep_first_page(Some(frame), &start);
+            keep_first_page(Some(frame), &start.bytes);
         }
-        Ok(Arc::into_inner(index).map(|index| (object, Loaded::Lazy(index))))
+        let joint = Joint::of(&start.pairs);
+        Ok(Arc::into_inner(index).map(|index| Loaded { object, joint, index: Index::Lazy(index) }))
     }
 
     /// Whether a companion is that of an object. A local file that was copied has another ETag, so there the checksum at
@@ -468,13 +474,4 @@ impl<T> Join<T> for std::thread::ScopedJoinHandle<'_, Result<T>> {
 
 fn join<T>(thread: impl Join<T>) -> Result<T> {
     thread.join_result().unwrap_or_else(|_| Err(Error::bug("a reading thread panicked")))
-}
-
-/// The checksums of an object's metadata.
-pub(super) fn rolling(pairs: &[(String, String)]) -> Rolling {
-    let sum = |name| {
-        let (_, value) = pairs.iter().find(|(key, _)| key == name)?;
-        u64::from_str_radix(value, 16).ok()
-    };
-    Rolling { before: sum(crate::replica::ROLLING_BEFORE), after: sum(crate::replica::ROLLING_AFTER) }
 }

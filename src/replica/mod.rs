@@ -10,6 +10,7 @@
 //! | `plan` | which files give a state |
 //! | `moment` | which files are older than a time |
 //! | `histories` | two histories under one URL are refused (R3) |
+//! | `joint` | whether neighbours of a plan are of one history (R2, R3) |
 //! | `apply/` | fetches and decodes the files of a plan, newest page wins, into a `PageSink` |
 //! | `companion/` | the index beside a large file, in blocks that are read one by one (R6) |
 //! | `attempts` | plans again without files found damaged or gone |
@@ -21,6 +22,7 @@ mod apply;
 mod attempts;
 pub mod companion;
 mod histories;
+mod joint;
 mod layout;
 mod listing;
 mod moment;
@@ -33,6 +35,7 @@ mod tests;
 mod when;
 
 pub use apply::PageSink;
+pub use joint::{Joint, Link, refuse_unjoined};
 pub use layout::Layout;
 pub use listing::{FileInfo, Listing};
 pub use plan::{Excluded, Plan};
@@ -52,6 +55,8 @@ use std::sync::Arc;
 pub const ROLLING_BEFORE: &str = "liblitestream-before";
 /// The same after it.
 pub const ROLLING_AFTER: &str = "liblitestream-after";
+/// The metadata name of the node that made an object. All of ours have it.
+pub const NODE: &str = "liblitestream-node";
 
 /// A replica in a store.
 #[derive(Clone)]

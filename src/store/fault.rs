@@ -1,6 +1,6 @@
 //! A store that fails on command, around another one: for tests of everything above the stores.
 
-use super::{Counters, ETag, Ending, Entry, Metadata, Object, Put, Store, Upload};
+use super::{Counters, ETag, Ending, Entry, Metadata, Object, Put, Start, Store, Upload};
 use crate::error::{Error, Result};
 use crate::lock::{Condvar, Mutex};
 use std::ops::Range;
@@ -201,6 +201,9 @@ impl Store for FaultStore {
     }
     fn get_range(&self, key: &str, range: Range<u64>, if_match: Option<&ETag>) -> Result<Vec<u8>> {
         self.pass(Call::GetRange, key, |s| s.get_range(key, range, if_match))
+    }
+    fn get_start(&self, key: &str, length: u64, if_match: Option<&ETag>) -> Result<Start> {
+        self.pass(Call::GetRange, key, |s| s.get_start(key, length, if_match))
     }
     fn get_end(&self, key: &str, length: u64) -> Result<Option<Ending>> {
         self.pass(Call::GetEnd, key, |s| s.get_end(key, length))

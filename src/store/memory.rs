@@ -2,7 +2,7 @@
 
 use super::names::{check_key, check_metadata, sorted};
 use super::tally::Tally;
-use super::{Counters, ETag, Ending, Entry, Metadata, Object, Put, Store, Upload};
+use super::{Counters, ETag, Ending, Entry, Metadata, Object, Put, Start, Store, Upload};
 use crate::error::{Error, Result};
 use crate::lock::Mutex;
 use crate::time::Timestamp;
@@ -128,6 +128,12 @@ impl Store for MemoryStore {
         let bytes = kept.bytes.get(start..end).unwrap_or_default().to_vec();
         Tally::bytes(&self.0.tally.bytes_in, bytes.len());
         Ok(bytes)
+    }
+
+    fn get_start(&self, key: &str, length: u64, if_match: Option<&ETag>) -> Result<Start> {
+        let bytes = self.get_range(key, 0..length, if_match)?;
+        let pairs = self.find(key)?.map(|kept| kept.object.metadata.pairs).unwrap_or_default();
+        Ok(Start { bytes, pairs })
     }
 
     fn get_end(&self, key: &str, length: u64) -> Result<Option<Ending>> {

@@ -110,6 +110,15 @@ pub struct Ending {
     pub bytes: Vec<u8>,
 }
 
+/// The start of an object, and what is stored beside it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Start {
+    /// The first bytes; all, if the object is not longer than what was asked for.
+    pub bytes: Vec<u8>,
+    /// [`Metadata::pairs`].
+    pub pairs: Vec<(String, String)>,
+}
+
 /// What is stored beside the bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata {
@@ -152,6 +161,9 @@ pub trait Store: Send + Sync {
     /// Bytes of the object, exactly as many as asked for unless the object ends before. With `if_match`, an object with
     /// another ETag is [`Kind::Conflict`](crate::error::Kind::Conflict). No object: [`Kind::NotFound`](crate::error::Kind::NotFound).
     fn get_range(&self, key: &str, range: Range<u64>, if_match: Option<&ETag>) -> Result<Vec<u8>>;
+    /// The first `length` bytes of the object, all of it if it is shorter, and the pairs of its metadata. Else as
+    /// [`get_range`](Self::get_range), and counted as one.
+    fn get_start(&self, key: &str, length: u64, if_match: Option<&ETag>) -> Result<Start>;
     /// The last `length` bytes of the object as it is now, whatever caches lie between, all of it if it is shorter, and
     /// what [`head`](Self::head) would tell; `None` if there is none. One request, counted as a GET (R9).
     fn get_end(&self, key: &str, length: u64) -> Result<Option<Ending>>;

@@ -124,6 +124,27 @@ fn r1_a_replica_that_was_begun_again_is_noticed_and_never_mixed() {
     assert!(refused > 0);
 }
 
+/// R3: the first objects are another database's, the newer ones are not.
+#[test]
+fn r3_mixed_histories_are_not_opened() {
+    for copied in 1..=5 {
+        let (mut written, mut other) = (Written::new(1024), Written::new(1024));
+        workload(&mut written, 6);
+        workload(&mut other, copied);
+        for n in 1..=copied {
+            let (bytes, _) = other.store.get(&key(0, n, n), 1 << 30).unwrap().unwrap();
+            let metadata = other.store.head(&key(0, n, n)).unwrap().unwrap().metadata;
+            written.store.put(&key(0, n, n), &bytes, &metadata).unwrap();
+        }
+        let error = open(&written.source(), Target::Latest).map(|_| ()).unwrap_err();
+        assert_eq!(error.kind(), Kind::Diverged, "{error}");
+        let (older, newer) = (key(0, copied, copied), key(0, copied + 1, copied + 1));
+        assert!(error.to_string().contains(&older) && error.to_string().contains(&newer), "{error}");
+        let earlier = open(&written.source(), Target::Txid(txid(copied))).unwrap();
+        other.assert_sees(&earlier, copied);
+    }
+}
+
 /// R7: damage is found, another level is used, and without one the file is named.
 #[test]
 fn r7_a_damaged_page_is_found_elsewhere_or_named() {

@@ -1,12 +1,13 @@
 //! Opening a file of the plan: header, index and trailer, checked against its name, its size and each other.
 
 use super::Shape;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::ltx::{
     Checksum, END_MARKER_SIZE, HEADER_SIZE, Header, IndexEntry, SegmentHash, TAIL_SIZE, Tail, file_checksum,
     parse_index,
 };
-use crate::replica::{FileInfo, Replica, parse_header};
+use crate::replica::{FileInfo, Joint, Link, Replica, parse_header};
+use crate::store::Start;
 use std::ops::Range;
 
 /// What is read of a large file's end at first: the whole index of up to some 30,000 pages.
@@ -24,8 +25,7 @@ pub(super) struct Seal {
 /// An opened file.
 pub(super) struct Opened {
     pub seal: Seal,
-    /// The database's size in pages after the file.
-    pub commit: u32,
+    pub link: Link,
     /// In file order, without gaps.
     pub entries: Vec<IndexEntry>,
     /// The whole file, if it is small.
@@ -49,42 +49,47 @@ pub(super) fn open(replica: &Replica, file: &FileInfo, shape: Shape) -> Result<O
 }
 
 fn open_small(replica: &Replica, file: &FileInfo, shape: Shape) -> Result<Opened> {
-    let found = replica.store().get(&file.key, replica.limits.chunk_bytes)?;
-    let (bytes, _) = found.ok_or_else(|| Error::new(Kind::NotFound, "the object is gone"))?;
+    let Start { bytes, pairs } = replica.store().get_start(&file.key, file.size, file.etag.as_ref())?;
     let size = bytes.len() as u64;
     if size != file.size {
         return Err(Error::corrupt(format!("it has {size} bytes, the listing said {}", file.size)));
     }
     let tail = parse_tail(&bytes, size)?;
     let footer = slice(&bytes, tail.pages_end(size)..size)?;
-    let mut opened = assemble(file, shape, &bytes, footer, tail)?;
+    let mut opened = assemble(file, shape, (&bytes, &pairs), footer, tail)?;
     opened.bytes = Some(bytes);
     Ok(opened)
 }
 
 fn open_large(replica: &Replica, file: &FileInfo, shape: Shape) -> Result<Opened> {
     let size = file.size;
-    let header = fetch(replica, file, 0..HEADER_SIZE as u64)?;
-    let commit = parse_header(file, &header)?.commit;
+    let start = replica.store().get_start(&file.key, HEADER_SIZE as u64, file.etag.as_ref())?;
+    let commit = parse_header(file, &start.bytes)?.commit;
     let end = size.saturating_sub(END_BYTES.min(replica.limits.chunk_bytes));
     let mut footer = fetch(replica, file, end..size)?;
     let tail = parse_tail(&footer, size)?;
     if tail.index_size > u64::from(commit) * INDEX_ENTRY_BYTES_MAX + 1 {
         return Err(Error::corrupt(format!("an index of {} bytes for {commit} pages", tail.index_size)));
     }
-    let start = tail.pages_end(size);
-    if start < end {
-        let mut whole = fetch(replica, file, start..end)?;
+    let pages_end = tail.pages_end(size);
+    if pages_end < end {
+        let mut whole = fetch(replica, file, pages_end..end)?;
         whole.append(&mut footer);
         footer = whole;
     } else {
-        footer.drain(..usize::try_from(start - end).unwrap_or(usize::MAX).min(footer.len()));
+        footer.drain(..usize::try_from(pages_end - end).unwrap_or(usize::MAX).min(footer.len()));
     }
-    assemble(file, shape, &header, &footer, tail)
+    assemble(file, shape, (&start.bytes, &start.pairs), &footer, tail)
 }
 
 /// `footer` is all that follows the frames.
-fn assemble(file: &FileInfo, shape: Shape, head: &[u8], footer: &[u8], tail: Tail) -> Result<Opened> {
+fn assemble(
+    file: &FileInfo,
+    shape: Shape,
+    (head, pairs): (&[u8], &[(String, String)]),
+    footer: &[u8],
+    tail: Tail,
+) -> Result<Opened> {
     let header = parse_header(file, head)?;
     check_header(&header, shape, tail)?;
     let (marker, rest) = footer.split_first_chunk::<END_MARKER_SIZE>().ok_or_else(|| Error::corrupt("no index"))?;
@@ -94,7 +99,8 @@ fn assemble(file: &FileInfo, shape: Shape, head: &[u8], footer: &[u8], tail: Tai
     let index = rest.get(..rest.len().saturating_sub(TAIL_SIZE)).unwrap_or_default().to_vec();
     let entries = parse_index(&index, &header, tail.pages_end(file.size))?;
     let head = *head.first_chunk::<HEADER_SIZE>().ok_or_else(|| Error::corrupt("no header"))?;
-    Ok(Opened { seal: Seal { header: head, index, tail }, commit: header.commit, entries, bytes: None })
+    let link = Link { header, joint: Joint::of(pairs) };
+    Ok(Opened { seal: Seal { header: head, index, tail }, link, entries, bytes: None })
 }
 
 fn check_header(header: &Header, shape: Shape, tail: Tail) -> Result<()> {

@@ -7,8 +7,8 @@ use super::{Fault, Outcome, PageSink, Shape};
 use crate::error::{Error, Result};
 use crate::lock::{Condvar, Mutex};
 use crate::ltx::{IndexEntry, SegmentHash};
-use crate::replica::{FileInfo, Plan, Replica};
-use std::collections::VecDeque;
+use crate::replica::{FileInfo, Link, Plan, Replica, refuse_unjoined};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -20,6 +20,8 @@ pub(super) struct Work {
     shape: Shape,
     sink: Arc<dyn PageSink>,
     claims: Claims,
+    /// By place, of the files that were opened: neighbours must be of one history.
+    links: Mutex<BTreeMap<usize, Link>>,
     queue: Mutex<Queue>,
     changed: Condvar,
     stopped: AtomicBool,
@@ -64,6 +66,7 @@ impl Work {
             shape,
             sink,
             claims: Claims::new(shape),
+            links: Mutex::default(),
             queue: Mutex::default(),
             changed: Condvar::new(),
             stopped: AtomicBool::new(false),
@@ -118,14 +121,28 @@ impl Work {
     fn open(&self, place: usize, buffer: &mut Vec<u8>) -> Outcome<()> {
         let (number, file) = self.file(place)?;
         let opened = open(&self.replica, file, self.shape).map_err(|error| Fault::File(number, error))?;
-        if place == 0 && opened.commit != self.shape.commit {
+        if place == 0 && opened.link.header.commit != self.shape.commit {
             return Err(Fault::File(number, Error::corrupt("its header has changed since it was read")));
         }
+        self.join(place, &opened.link)?;
         let Some(claimed) = self.claims.claim(place, opened) else { return Ok(()) };
         // The first one was not kept: it has come in its turn.
         let kept = claimed.iter().skip(1).map(|(_, opened)| opened.held_bytes()).sum();
         claimed.into_iter().try_for_each(|(place, opened)| self.apply(place, opened, buffer))?;
         self.claims.applied(kept);
+        Ok(())
+    }
+
+    /// R3: before any page of the file is written.
+    fn join(&self, place: usize, link: &Link) -> Result<()> {
+        let mut links = self.links.lock();
+        links.insert(place, *link);
+        for older in [place, place + 1] {
+            let newer = older.checked_sub(1).and_then(|newer| Some((newer, links.get(&newer)?)));
+            if let (Some(of_older), Some((newer, of_newer))) = (links.get(&older), newer) {
+                refuse_unjoined((self.file(older)?.1, of_older), (self.file(newer)?.1, of_newer))?;
+            }
+        }
         Ok(())
     }
 

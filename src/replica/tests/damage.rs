@@ -124,7 +124,8 @@ fn a_file_that_moves_up_while_it_is_wanted_is_found_again() {
     let (_, store) = history.replica(NEEDED);
     let faulty = FaultStore::new(Arc::new(store.clone()));
     let hold = Hold::default();
-    faulty.at(Call::Get, 1, Fault::Hold(hold.clone()));
+    // The first is the header of the newest file.
+    faulty.at(Call::GetRange, 2, Fault::Hold(hold.clone()));
     let replica = Replica::new(Arc::new(faulty));
     let restoring = std::thread::spawn(move || restored(&replica, Target::Latest));
     hold.wait_for(1);
@@ -156,10 +157,11 @@ fn a_gap_is_believed_only_after_a_second_listing() {
 #[test]
 fn a_store_that_is_away_is_not_damage() {
     let history = sample();
-    for call in [Call::List, Call::Get, Call::GetRange] {
+    // The listing, the newest file's header, and files.
+    for (call, nth) in [(Call::List, 1), (Call::GetRange, 1), (Call::GetRange, 2)] {
         let (_, store) = history.replica(REDUNDANT);
         let faulty = FaultStore::new(Arc::new(store));
-        faulty.always(call, Fault::Before(Error::new(Kind::Unavailable, "the store is away")));
+        faulty.at(call, nth, Fault::Before(Error::new(Kind::Unavailable, "the store is away")));
         let replica = Replica::new(Arc::new(faulty));
         assert_eq!(restored(&replica, Target::Latest).unwrap_err().kind(), Kind::Unavailable);
     }

@@ -3,7 +3,7 @@
 use super::history::{History, key, sample, time_of};
 use super::{Scratch, restored};
 use crate::error::Kind;
-use crate::replica::{Replica, Target};
+use crate::replica::{NODE, ROLLING_AFTER, ROLLING_BEFORE, Replica, Target};
 use crate::store::{FileStore, Metadata, Store};
 use crate::time::Timestamp;
 use std::sync::Arc;
@@ -66,4 +66,41 @@ fn a_snapshot_later_than_its_txid_is_no_second_history() {
         put(&*store, &history, (0, number, number), time_of(number), time_of(number));
     }
     assert!(restored(&replica, Target::Latest).unwrap() == history.database(10));
+}
+
+/// Puts level 0 as we do, of a history that began `late` seconds later; the first image without a checksum.
+fn put_as_ours(store: &dyn Store, history: &History, numbers: std::ops::RangeInclusive<u64>, late: u64) {
+    for number in numbers {
+        let mut pairs = vec![(NODE.to_owned(), "1".to_owned())];
+        if number > 1 {
+            pairs.push((ROLLING_BEFORE.to_owned(), history.rolling(number - 1)));
+            pairs.push((ROLLING_AFTER.to_owned(), history.rolling(number)));
+        }
+        let time = time_of(late + number);
+        let metadata = Metadata { timestamp: Some(time), pairs };
+        store.put(&key(0, number, number), &history.file_at(number, number, time), &metadata).unwrap();
+    }
+}
+
+/// Objects of another database lie over the first ones of a replica, with newer ones behind them: by the checksums, or,
+/// where the image alone was replaced, by the times, which never go back in one history (P22).
+#[test]
+fn r3_objects_of_another_database_over_those_of_a_replica_are_refused() {
+    let (old, mut new) = (sample(), History::new(512));
+    (0..5).for_each(|pages| new.commit(pages + 7, [1, 2]));
+    for copied in 1..=5 {
+        let scratch = Scratch::new();
+        let (replica, store) = replica(&scratch);
+        put_as_ours(&*store, &old, 1..=10, 0);
+        assert!(restored(&replica, Target::Latest).unwrap() == old.database(10));
+        put_as_ours(&*store, &new, 1..=copied, 100);
+        let error = restored(&replica, Target::Latest).unwrap_err();
+        assert_eq!(error.kind(), Kind::Diverged, "{error}");
+        let message = error.to_string();
+        assert!(message.contains(&key(0, copied, copied)), "{message}");
+        assert!(message.contains(&key(0, copied + 1, copied + 1)), "{message}");
+        // What the message offers.
+        let last = Target::Txid(super::history::txid(copied));
+        assert!(restored(&replica, last).unwrap() == new.database(copied));
+    }
 }

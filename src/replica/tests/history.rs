@@ -1,6 +1,6 @@
 //! A model of a database's history, from which the files of a replica are made.
 
-use crate::ltx::{Encoder, Header, Level, PageSize, Pgno, Txid, TxidRange, WalSpan};
+use crate::ltx::{Encoder, Header, Level, PageSize, Pgno, Rolling, Txid, TxidRange, WalSpan, page_checksum};
 use crate::replica::{Layout, Replica};
 use crate::store::{MemoryStore, Metadata, Store};
 use crate::time::Timestamp;
@@ -76,6 +76,15 @@ impl History {
 
     pub fn pages(&self, number: u64) -> &[Vec<u8>] {
         &self.states[number as usize - 1]
+    }
+
+    /// The database's rolling checksum at a TXID, as metadata has it.
+    pub fn rolling(&self, number: u64) -> String {
+        let mut sum = Rolling::EMPTY;
+        for (page, pgno) in self.pages(number).iter().zip(1..) {
+            sum.add(page_checksum(Pgno::new(pgno).unwrap(), page));
+        }
+        format!("{:016x}", sum.get())
     }
 
     /// The file of a range of TXIDs, as a compactor makes it.

@@ -14,7 +14,7 @@ mod staged;
 
 use super::names::{check_key, check_metadata};
 use super::tally::Tally;
-use super::{Counters, ETag, Ending, Entry, Gate, Metadata, Object, Put, Store, Upload};
+use super::{Counters, ETag, Ending, Entry, Gate, Metadata, Object, Put, Start, Store, Upload};
 use crate::error::{Error, Kind, Result};
 use crate::time::Timestamp;
 use root::Root;
@@ -101,6 +101,16 @@ impl FileStore {
             Err(error) if is_absent(&error) => Ok(None),
             Err(error) => Err(failed("open", &path, &error)),
         }
+    }
+
+    /// For one GET.
+    fn open_matching(&self, key: &str, if_match: Option<&ETag>) -> Result<(File, fs::Metadata)> {
+        Tally::one(&self.tally.get);
+        let (file, stat) = self.open(key)?.ok_or_else(|| super::no_object(&self.url, key))?;
+        if if_match.is_some_and(|expected| etag(&stat) != *expected) {
+            return Err(super::replaced(&self.url, key));
+        }
+        Ok((file, stat))
     }
 
     fn write(&self, key: &str, bytes: &[u8], metadata: &Metadata, condition: Condition<'_>) -> Result<Put> {
@@ -209,12 +219,14 @@ impl Store for FileStore {
     }
 
     fn get_range(&self, key: &str, range: Range<u64>, if_match: Option<&ETag>) -> Result<Vec<u8>> {
-        Tally::one(&self.tally.get);
-        let (file, stat) = self.open(key)?.ok_or_else(|| super::no_object(&self.url, key))?;
-        if if_match.is_some_and(|expected| etag(&stat) != *expected) {
-            return Err(super::replaced(&self.url, key));
-        }
+        let (file, stat) = self.open_matching(key, if_match)?;
         self.read(key, &file, range.start..range.end.min(stat.size()))
+    }
+
+    fn get_start(&self, key: &str, length: u64, if_match: Option<&ETag>) -> Result<Start> {
+        let (file, stat) = self.open_matching(key, if_match)?;
+        let bytes = self.read(key, &file, 0..length.min(stat.size()))?;
+        Ok(Start { bytes, pairs: sidecar::read(&self.path(key)?, &file, stat.size())? })
     }
 
     fn get_end(&self, key: &str, length: u64) -> Result<Option<Ending>> {

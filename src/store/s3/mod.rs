@@ -25,7 +25,7 @@ pub(super) use sign::environment;
 
 use super::names::{check_key, check_metadata};
 use super::tally::Tally;
-use super::{Counters, ETag, Ending, Entry, Metadata, Object, Options, Put, SWEEP_AGE_MS, Store, Upload};
+use super::{Counters, ETag, Ending, Entry, Metadata, Object, Options, Put, SWEEP_AGE_MS, Start, Store, Upload};
 use crate::error::{Context, Error, Kind, Result};
 use crate::time::Timestamp;
 use bytes::Bytes;
@@ -53,6 +53,40 @@ impl S3Store {
         check_key(key)?;
         check_metadata(metadata)?;
         self.0.put(call, key, Bytes::copy_from_slice(bytes), metadata)
+    }
+
+    /// One GET of a range. The pairs are the object's, whatever part of it was asked for.
+    fn part(&self, key: &str, range: Range<u64>, if_match: Option<&ETag>) -> Result<Start> {
+        check_key(key)?;
+        // No object is longer than 2^63 bytes, and some servers read offsets as signed numbers.
+        let (start, end) = (range.start, range.end.min(i64::MAX as u64));
+        if start >= end {
+            return Ok(Start::default());
+        }
+        let what = self.0.what("get", key);
+        let mut call = Call::get(key).header("range", &format!("bytes={start}-{}", end - 1));
+        call = call.answer_bytes_max(end - start);
+        if let Some(etag) = if_match {
+            call = call.header("if-match", &etag.0);
+        }
+        let answer = self.0.send(call, Bytes::new())?;
+        let pairs = object::pairs(&answer);
+        let bytes = match answer.status.as_u16() {
+            206 => object::ranged(answer, start..end).context(what)?,
+            // A part under the status of a whole, from rclone.
+            200 if answer.header("content-range").is_some() => object::ranged(answer, start..end).context(what)?,
+            // The whole object, by a store that ignores ranges, or of an empty object.
+            200 if start == 0 => answer.body,
+            416 => Vec::new(),
+            412 => return Err(super::replaced(&self.0.config.shown, key)),
+            404 if answers::is_of_object(&answer) => return Err(super::no_object(&self.0.config.shown, key)),
+            200 => {
+                let why = "the store ignores ranges, without which pages cannot be read";
+                return Err(Error::invalid(format!("{what}: {why}")));
+            }
+            _ => return Err(answers::failure(&what, &answer)),
+        };
+        Ok(Start { bytes, pairs })
     }
 }
 
@@ -116,31 +150,11 @@ impl Store for S3Store {
     }
 
     fn get_range(&self, key: &str, range: Range<u64>, if_match: Option<&ETag>) -> Result<Vec<u8>> {
-        check_key(key)?;
-        // No object is longer than 2^63 bytes, and some servers read offsets as signed numbers.
-        let (start, end) = (range.start, range.end.min(i64::MAX as u64));
-        if start >= end {
-            return Ok(Vec::new());
-        }
-        let what = self.0.what("get", key);
-        let mut call = Call::get(key).header("range", &format!("bytes={start}-{}", end - 1));
-        call = call.answer_bytes_max(end - start);
-        if let Some(etag) = if_match {
-            call = call.header("if-match", &etag.0);
-        }
-        let answer = self.0.send(call, Bytes::new())?;
-        match answer.status.as_u16() {
-            206 => object::ranged(answer, start..end).context(what),
-            // A part under the status of a whole, from rclone.
-            200 if answer.header("content-range").is_some() => object::ranged(answer, start..end).context(what),
-            // The whole object, by a store that ignores ranges, or of an empty object.
-            200 if start == 0 => Ok(answer.body),
-            416 => Ok(Vec::new()),
-            412 => Err(super::replaced(&self.0.config.shown, key)),
-            404 if answers::is_of_object(&answer) => Err(super::no_object(&self.0.config.shown, key)),
-            200 => Err(Error::invalid(format!("{what}: the store ignores ranges, without which pages cannot be read"))),
-            _ => Err(answers::failure(&what, &answer)),
-        }
+        Ok(self.part(key, range, if_match)?.bytes)
+    }
+
+    fn get_start(&self, key: &str, length: u64, if_match: Option<&ETag>) -> Result<Start> {
+        self.part(key, 0..length, if_match)
     }
 
     fn get_end(&self, key: &str, length: u64) -> Result<Option<Ending>> {

@@ -31,6 +31,11 @@ pub(super) fn of_size(answer: &Answer, size: u64) -> Result<Object> {
     Ok(Object { size, modified, etag: etag(answer)?, metadata: metadata(&answer.headers) })
 }
 
+/// The pairs that any answer about an object tells.
+pub(super) fn pairs(answer: &Answer) -> Vec<(String, String)> {
+    metadata(&answer.headers).pairs
+}
+
 fn metadata(headers: &HeaderMap) -> Metadata {
     let mut metadata = Metadata::default();
     for (name, value) in headers {
