@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use serde_json::{Map, Value};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -18,6 +19,9 @@ pub const COMPANION_PAGES_MIN: usize = 4096;
 /// them is verified alone (R7).
 pub const IMAGE_COMPANION_PAGES_MIN: usize = 64;
 
+/// Each sign of life is a request, and the next one must come before somebody asks.
+const HEARTBEAT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
+
 /// The options of a primary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -30,6 +34,8 @@ pub struct Options {
     /// Bytes of files that wait for the store, beyond which closes merge into the newest of them (P18). Default: the
     /// database's size, at least [`SPOOL_MIN`].
     pub spool_max: Option<u64>,
+    /// How often the process gives a sign of life (P28); zero: never. Default 10 s.
+    pub heartbeat: Duration,
 }
 
 impl Default for Options {
@@ -39,6 +45,7 @@ impl Default for Options {
             close_timeout: Duration::from_secs(10),
             barrier_timeout: Duration::from_millis(500),
             spool_max: None,
+            heartbeat: Duration::from_secs(10),
         }
     }
 }
@@ -60,12 +67,12 @@ impl Options {
                 continue;
             }
             let Some(place) = options.place(&key) else {
-                return Err(unknown(&key, "sync_interval, close_timeout, barrier_timeout, spool_max"));
+                return Err(unknown(&key, "sync_interval, close_timeout, barrier_timeout, spool_max, heartbeat"));
             };
             let text = value.as_str().ok_or_else(|| not_a(&key, "a duration such as '500ms'", &value))?;
             *place = duration(text).map_err(|e| e.context(format!("option {key}")))?;
         }
-        Ok(options)
+        options.checked()
     }
 
     /// From the parameters of a URI. Others are SQLite's, or another VFS's.
@@ -79,7 +86,14 @@ impl Options {
                 *place = duration(text).map_err(|e| e.context(format!("option {key}")))?;
             }
         }
-        Ok(options)
+        options.checked()
+    }
+
+    fn checked(self) -> Result<Self> {
+        if self.heartbeat.is_zero() || HEARTBEAT.contains(&self.heartbeat) {
+            return Ok(self);
+        }
+        Err(Error::invalid("option heartbeat is from '1s' to '1h', or '0s' for none"))
     }
 
     fn place(&mut self, key: &str) -> Option<&mut Duration> {
@@ -87,6 +101,7 @@ impl Options {
             "sync_interval" => Some(&mut self.sync_interval),
             "close_timeout" => Some(&mut self.close_timeout),
             "barrier_timeout" => Some(&mut self.barrier_timeout),
+            "heartbeat" => Some(&mut self.heartbeat),
             _ => None,
         }
     }
@@ -314,6 +329,8 @@ mod tests {
             (r#"{"sync_interval":1}"#, "a duration such as"),
             (r#"{"sync_interval":"1"}"#, "'1' is not a duration"),
             (r#"{"sync_interval":"99h"}"#, "longer than 24h"),
+            (r#"{"heartbeat":"999ms"}"#, "from '1s' to '1h'"),
+            (r#"{"heartbeat":"2h"}"#, "from '1s' to '1h'"),
             (r#"{"spool_max":64}"#, "a size such as '64MiB'"),
             (r#"{"spool_max":"64MB"}"#, "'64MB' is not a size"),
             ("[1]", "JSON object"),

@@ -115,6 +115,9 @@ pub struct Status {
     pub txid: Option<Txid>,
     pub lag: Option<Duration>,
     pub data_age: Option<Duration>,
+    /// 'alive', 'dead' or 'stopped', and how long ago it was seen.
+    pub primary: Option<&'static str>,
+    pub primary_seen: Option<Duration>,
     pub last_error: Option<(Error, Timestamp)>,
     pub counters: Counters,
     pub cache_hits: u64,
@@ -188,6 +191,8 @@ fn source(process: &Process, url: &str) -> Result<Arc<Source>> {
 /// Of each open replica of this process, in the order of opening.
 pub fn statuses() -> Vec<Status> {
     let connected: Vec<_> = PROCESS.get().connected.lock().values().filter_map(Weak::upgrade).collect();
+    let sources = connected.iter().map(|inner| Arc::clone(&inner.source)).collect();
+    super::session::look_all(sources);
     connected.into_iter().map(|inner| Connected(inner).status()).collect()
 }
 
@@ -405,6 +410,7 @@ impl Connected {
             let follow = source.follow.lock();
             (follow.failing || trouble.is_some(), follow.restarted.is_some())
         };
+        let (primary, primary_seen) = source.primary(Timestamp(now));
         let count = |n: &AtomicU64| n.load(Ordering::Relaxed);
         Status {
             path: self.0.path.clone(),
@@ -418,6 +424,8 @@ impl Connected {
             txid: state.map(|state| state.txid),
             lag: self.lag(),
             data_age: age.map(Duration::from_millis),
+            primary,
+            primary_seen,
             last_error: trouble.or_else(|| source.last_error.lock().clone()),
             counters: source.replica.store().counters(),
             cache_hits: count(&source.tally.hits),

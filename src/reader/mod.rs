@@ -12,6 +12,7 @@
 //! | `prefetch`, `rows`, `trees`, `btree` | what is fetched before it is asked for (R8): along siblings and chains, by an index |
 //! | `disk` | pages kept between processes (R14) |
 //! | `hydrate`, `hydrating`, `sidecar` | a copy in a local file, made in the background (R13) |
+//! | `session` | whether the primary is alive (P28) |
 //! | `verified` | what is copied, as a whole (R7) |
 //! | `cache`, `flight` | what all replicas of the process share: pages, requests under way, threads |
 
@@ -30,6 +31,7 @@ mod object;
 mod open;
 mod prefetch;
 mod rows;
+mod session;
 mod sidecar;
 mod source;
 mod state;

@@ -9,6 +9,7 @@ use super::index::{Copy, Frame};
 use super::lazy::LazyIndex;
 use super::object::ObjectId;
 use super::prefetch::Deeper;
+use super::session;
 use super::state::{Place, State};
 use super::trees::Trees;
 use crate::error::{Error, Kind, Result};
@@ -65,6 +66,8 @@ pub(super) struct Source {
     pub trees: Mutex<Trees>,
     pub tally: Tally,
     pub last_error: Mutex<Option<(Error, Timestamp)>>,
+    /// The last sign of life of the primary that was found.
+    pub sign: Mutex<session::Found>,
     /// The cache on disk, if a connection asked for one.
     pub disk: OnceLock<Arc<Disk>>,
     /// The local copy, if a connection asked for one.
@@ -96,6 +99,7 @@ impl Source {
             trees: Mutex::default(),
             tally: Tally::default(),
             last_error: Mutex::default(),
+            sign: Mutex::default(),
             disk: OnceLock::new(),
             hydration: RwLock::default(),
             hydrating: Mutex::default(),

@@ -15,6 +15,7 @@
 //! | `companion/` | the index beside a large file, in blocks that are read one by one (R6) |
 //! | `attempts` | plans again without files found damaged or gone |
 //! | `restore/` | a plan into a new database file |
+//! | `session` | signs of life of the primary (P28) |
 //! | `sums` | the page checksums of a state, without writing it |
 //! | `poll` | the calling thread looks for an interruption while another one works |
 
@@ -29,6 +30,7 @@ mod moment;
 mod plan;
 mod poll;
 mod restore;
+pub mod session;
 mod sums;
 #[cfg(test)]
 mod tests;

@@ -40,6 +40,8 @@ pub(super) const STATUS: Table = Table {
         "cache_misses INTEGER",
         "pages_prefetched INTEGER",
         "pages_prefetch_used INTEGER",
+        "primary_state TEXT",
+        "primary_seen_seconds REAL",
     ],
     argument: None,
     rows: |_, _| {
@@ -94,6 +96,8 @@ fn replica_row(status: &reader::Status) -> Vec<Value> {
     row.extend(counter_columns(&status.counters));
     let pages = [status.cache_hits, status.cache_misses, status.pages_prefetched, status.pages_prefetch_used];
     row.extend(pages.map(count));
+    row.push(status.primary.map(str::to_owned).into());
+    row.push(seconds(status.primary_seen));
     row
 }
 
@@ -118,7 +122,7 @@ fn primary_row(status: &writer::Status) -> Vec<Value> {
     row.extend(error_columns(status.last_error.as_ref()));
     row.extend(counter_columns(&status.counters));
     // Of replicas only.
-    row.extend([Value::Null, Value::Null, Value::Null, Value::Null]);
+    row.extend([Value::Null, Value::Null, Value::Null, Value::Null, Value::Null, Value::Null]);
     row
 }
 

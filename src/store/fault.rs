@@ -1,6 +1,6 @@
 //! A store that fails on command, around another one: for tests of everything above the stores.
 
-use super::{Counters, ETag, Ending, Entry, Metadata, Object, Put, Start, Store, Upload};
+use super::{Counters, ETag, Ending, Entry, Metadata, Object, Place, Put, Start, Store, Upload};
 use crate::error::{Error, Result};
 use crate::lock::{Condvar, Mutex};
 use std::ops::Range;
@@ -238,6 +238,12 @@ impl Store for FaultStore {
     }
     fn sweep(&self) -> Result<usize> {
         self.inner.sweep()
+    }
+    fn place(&self) -> Place {
+        self.inner.place()
+    }
+    fn at_path(&self, path: &str) -> Option<Arc<dyn Store>> {
+        self.inner.at_path(path)
     }
     fn clock_offset_ms(&self) -> i64 {
         self.inner.clock_offset_ms()

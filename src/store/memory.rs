@@ -2,7 +2,7 @@
 
 use super::names::{check_key, check_metadata, sorted};
 use super::tally::Tally;
-use super::{Counters, ETag, Ending, Entry, Metadata, Object, Put, Start, Store, Upload};
+use super::{Counters, ETag, Ending, Entry, Metadata, Object, Place, Put, Start, Store, Upload};
 use crate::error::{Error, Result};
 use crate::lock::Mutex;
 use crate::time::Timestamp;
@@ -177,6 +177,11 @@ impl Store for MemoryStore {
     fn copy(&self, from: &str, to: &str, metadata: &Metadata) -> Result<Put> {
         let kept = self.find(from)?.ok_or_else(|| super::no_object(self.url(), from))?;
         self.write(to, &kept.bytes, metadata, If::Absent)
+    }
+
+    /// Stores that do not share their objects are not beside each other.
+    fn place(&self) -> Place {
+        Place { name: format!("memory:{:p}", Arc::as_ptr(&self.0)), path: String::new() }
     }
 
     fn clock_offset_ms(&self) -> i64 {

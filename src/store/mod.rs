@@ -110,6 +110,15 @@ pub struct Ending {
     pub bytes: Vec<u8>,
 }
 
+/// Where a store lies, within what can be reached with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The server and the bucket; of a store that is alone, its URL.
+    pub name: String,
+    /// In the bucket, without slashes at the ends.
+    pub path: String,
+}
+
 /// The start of an object, and what is stored beside it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Start {
@@ -179,6 +188,14 @@ pub trait Store: Send + Sync {
     fn delete(&self, key: &str) -> Result<()>;
     /// Copies within the store, metadata given anew; refused if the target exists, where the store can tell.
     fn copy(&self, from: &str, to: &str, metadata: &Metadata) -> Result<Put>;
+    /// Where it lies.
+    fn place(&self) -> Place {
+        Place { name: self.url().to_owned(), path: String::new() }
+    }
+    /// The store at another path of the same place; `None` if it is alone.
+    fn at_path(&self, _path: &str) -> Option<Arc<dyn Store>> {
+        None
+    }
     /// Proves that creations are refused where an object is (P29), or that nobody asks for that. Every creation does the
     /// same before; here it is said early.
     fn prove_conditions(&self) -> Result<()> {

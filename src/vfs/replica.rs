@@ -334,6 +334,8 @@ pub fn statuses() -> Vec<Status> {
         txid: None,
         lag: None,
         data_age: None,
+        primary: None,
+        primary_seen: None,
         last_error: Some((failed.error, failed.at)),
         counters: Counters::default(),
         cache_hits: 0,

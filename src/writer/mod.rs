@@ -27,6 +27,7 @@
 //! | `handover` | what they are told, where they have the extension (P13) |
 //! | `tasks` | what the threads do for it |
 //! | `progress` | how far it is, and waiting for it |
+//! | `session` | signs of life, for readers (P28) |
 //! | `pool` | the fixed number of threads that run the tasks |
 //!
 //! Architecture invariant: nothing here calls SQLite but through the handles of `files`, and nothing on the commit path
@@ -52,6 +53,7 @@ mod position;
 mod primary;
 mod progress;
 mod put_back;
+mod session;
 mod ship;
 mod spool;
 mod start;

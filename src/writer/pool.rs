@@ -1,6 +1,7 @@
 //! The fixed number of threads that run the tasks of all primaries, and their clock.
 
 use super::notify::Notifier;
+use super::session::Sessions;
 use crate::lock::{Condvar, MutexGuard};
 use crate::pool::Pool;
 use crate::time::{Clock, SystemClock};
@@ -10,6 +11,8 @@ use std::time::Duration;
 /// Threads that capture, and threads that ship. One follows all writers: what it does is bounded and local.
 const CAPTURE_THREADS: usize = 1;
 const SHIP_THREADS: usize = 4;
+/// A place that does not answer delays the others' signs of life, never their data.
+const SESSION_THREADS: usize = 1;
 
 /// The threads of the process, and the clock by which they work.
 #[derive(Clone)]
@@ -17,6 +20,7 @@ pub struct Pools {
     pub(super) capture: Arc<Pool>,
     pub(super) ship: Arc<Pool>,
     pub(super) notifier: Arc<Notifier>,
+    pub(super) sessions: Arc<Sessions>,
     pub(super) clock: Arc<dyn Clock>,
     /// In a simulation there are no threads: who waits does what is due, or moves the clock.
     #[cfg(test)]
@@ -30,6 +34,7 @@ impl Pools {
             capture: Pool::new("capture", CAPTURE_THREADS),
             ship: Pool::new("ship", SHIP_THREADS),
             notifier: Arc::default(),
+            sessions: Sessions::new(SESSION_THREADS),
             clock: Arc::new(SystemClock),
             #[cfg(test)]
             instead_of_waiting: None,

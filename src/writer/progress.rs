@@ -287,6 +287,7 @@ impl Primary {
         let outcome = self.drain(self.options.close_timeout, cancelled);
         let had_ended = self.is_final();
         self.abandon();
+        self.pools.sessions.leave(self);
         match outcome {
             Err(_) if had_ended => Ok(self.durable_txid().map(|(txid, _)| txid)),
             Err(error) if error.kind() == Kind::Timeout => Err(error.advise(

@@ -97,6 +97,9 @@ impl Primary {
         self.schedule_ship(self.now());
         self.index_mapped();
         self.tell_others(true);
+        if let Err(error) = self.pools.sessions.join(self) {
+            self.fail_visibly(&error);
+        }
     }
 
     /// P13: tells processes with the extension whether their barriers are waited for.

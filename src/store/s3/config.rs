@@ -57,7 +57,18 @@ pub(in crate::store) struct Config {
     pub(super) provider: &'static Provider,
 }
 
+/// An object in the root of a bucket has a key that begins with a slash (FORMATS 9).
+fn prefix_of(path: &[&str]) -> String {
+    format!("{}/", path.join("/"))
+}
+
 impl Config {
+    /// The same bucket, at another path, which a store said.
+    pub(super) fn at_path(&self, path: &str) -> Self {
+        let path: Vec<&str> = path.split('/').filter(|s| !matches!(*s, "" | ".")).collect();
+        Self { shown: format!("s3://{}/{}", self.bucket, path.join("/")), prefix: prefix_of(&path), ..self.clone() }
+    }
+
     /// Reads the URL; `env` are the process's variables.
     pub(in crate::store) fn new(location: &Location, env: &HashMap<String, String>) -> Result<Self> {
         let parameters = Parameters::new(location)?;
@@ -94,7 +105,7 @@ impl Config {
         Ok(Self {
             shown: parameters.shown(location),
             bucket: host.bucket,
-            prefix: format!("{}/", path.join("/")),
+            prefix: prefix_of(&path),
             region,
             // Litestream signs payloads by default too: several providers know no unsigned ones. Without TLS the
             // signature is all that guards the bytes.

@@ -25,7 +25,7 @@ pub(super) use sign::environment;
 
 use super::names::{check_key, check_metadata};
 use super::tally::Tally;
-use super::{Counters, ETag, Ending, Entry, Metadata, Object, Options, Put, SWEEP_AGE_MS, Start, Store, Upload};
+use super::{Counters, ETag, Ending, Entry, Metadata, Object, Options, Place, Put, SWEEP_AGE_MS, Start, Store, Upload};
 use crate::error::{Context, Error, Kind, Result};
 use crate::time::Timestamp;
 use bytes::Bytes;
@@ -200,6 +200,16 @@ impl Store for S3Store {
         check_metadata(metadata)?;
         conditions::prove(&self.0)?;
         copy::copy(&self.0, from, to, metadata)
+    }
+
+    fn place(&self) -> Place {
+        let config = &self.0.config;
+        let name = format!("{}{} {}", config.origin, config.base_path, config.bucket);
+        Place { name, path: config.prefix.trim_end_matches('/').to_owned() }
+    }
+
+    fn at_path(&self, path: &str) -> Option<Arc<dyn Store>> {
+        Some(Arc::new(Self(Arc::new(self.0.at_path(path)))))
     }
 
     fn prove_conditions(&self) -> Result<()> {

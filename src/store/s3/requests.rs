@@ -117,15 +117,21 @@ impl Call {
 pub(super) struct Connection {
     pub(super) config: Config,
     pub(super) tally: Tally,
-    http: Http,
-    signer: S3Signer,
+    http: Arc<Http>,
+    signer: Arc<S3Signer>,
 }
 
 impl Connection {
     pub(super) fn new(config: Config, env: HashMap<String, String>, options: &Options) -> Self {
-        let signer = S3Signer::new(&config.region, env);
-        let http = Http::new(&config.origin, config.skip_verify, options.limits, options.gate.clone());
+        let signer = Arc::new(S3Signer::new(&config.region, env));
+        let http = Arc::new(Http::new(&config.origin, config.skip_verify, options.limits, options.gate.clone()));
         Self { config, tally: Tally::default(), http, signer }
+    }
+
+    /// The same bucket, at another path.
+    pub(super) fn at_path(&self, path: &str) -> Self {
+        let config = self.config.at_path(path);
+        Self { config, tally: Tally::default(), http: Arc::clone(&self.http), signer: Arc::clone(&self.signer) }
     }
 
     pub(super) fn clock_offset_ms(&self) -> i64 {

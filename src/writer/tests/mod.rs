@@ -7,6 +7,7 @@ mod moved;
 mod put_back;
 mod random;
 mod refusal;
+mod session;
 mod shipping;
 mod simulation;
 mod spool;

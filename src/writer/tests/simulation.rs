@@ -3,6 +3,7 @@
 use crate::pool::Pool;
 use crate::time::{Clock, Timestamp};
 use crate::writer::Pools;
+use crate::writer::session::Sessions;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -52,23 +53,38 @@ pub(super) struct Simulation {
     pub(super) clock: Arc<SimulatedClock>,
     capture: Arc<Pool>,
     ship: Arc<Pool>,
+    sessions: Arc<Sessions>,
 }
 
 impl Simulation {
     pub(super) fn new() -> Self {
         let clock = SimulatedClock { start: Instant::now(), wall: Timestamp::now(), passed_ms: AtomicU64::new(0) };
-        Self { clock: Arc::new(clock), capture: Pool::new("capture", 0), ship: Pool::new("ship", 0) }
+        Self {
+            clock: Arc::new(clock),
+            capture: Pool::new("capture", 0),
+            ship: Pool::new("ship", 0),
+            sessions: Sessions::new(0),
+        }
     }
 
     pub(super) fn pools(&self) -> Pools {
         let simulation = self.clone();
         Pools {
             notifier: Arc::default(),
+            sessions: Arc::clone(&self.sessions),
             capture: Arc::clone(&self.capture),
             ship: Arc::clone(&self.ship),
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
             instead_of_waiting: Some(Arc::new(move || simulation.step())),
         }
+    }
+
+    /// The next sign of life, which no other step gives; when it is due.
+    pub(super) fn beat(&self) -> Option<Duration> {
+        let due = self.sessions.pool.next_due()?.saturating_duration_since(self.clock.monotonic());
+        self.clock.pass(due + Duration::from_millis(1));
+        self.sessions.pool.run_next();
+        Some(due)
     }
 
     /// Runs the next task, after the time until it is due; without a task, only time passes.
