@@ -305,7 +305,8 @@ impl Primary {
             Kind::Diverged,
             format!(
                 "{} {here}, the replica {} is at TXID {remote}, and {why}: two histories are not mixed. To go on from \
-                 the replica, restore it: SELECT litestream_restore('{1}', '<path>'). To keep this database, replicate \
+                 the replica, restore it: SELECT litestream_restore('{1}', '<path>'); over this database, once it is \
+                 closed, with the arguments 'latest' and '{{\"force\":true}}' behind. To keep this database, replicate \
                  it to an empty URL",
                 self.path.display(),
                 self.url(),
