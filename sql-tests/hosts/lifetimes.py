@@ -168,7 +168,8 @@ def a_pool_that_opens_and_closes_hundreds_of_times(scratch):
         own = lib.connect(scratch / "app.db")
         own.execute("INSERT INTO t VALUES (?)", (9000 + turn,))
         own.close()
-    lib.check(thread_count() <= 6, thread_count(), "threads")
+    # This one, one that captures, four that ship, one for signs of life.
+    lib.check(thread_count() <= 7, thread_count(), "threads")
     lib.check(open_files() <= before, open_files(), "open files, before there were", before)
     db = lib.connect(scratch / "app.db")
     lib.check(lib.scalar(db, "SELECT count(*) FROM t") == 300, "rows are missing here")
