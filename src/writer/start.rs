@@ -56,7 +56,7 @@ impl Primary {
             Some(head) if head >= remote => self.go_on(former, head, Some(remote), published),
             _ if self.is_ours(former.as_ref(), local, remote)? => {
                 // Checksums of that state may be here, synced, where the record of it was lost with the power.
-                let mut work = self.work_at(former, remote, listing);
+                let mut work = self.work_at(former, remote, listing)?;
                 self.refuse_put_back_with_record(&work, local, remote)?;
                 work.sums = self.local_sums(remote, &mut work)?;
                 work.sums_on_disk = None;
@@ -82,9 +82,12 @@ impl Primary {
     }
 
     /// The store is at `remote`, and what is known here is of no use but for the page checksums to be found out.
-    fn work_at(&self, former: Option<Record>, remote: Txid, listing: &Listing) -> Work {
-        let newest = listing.files().iter().map(|f| f.created_at).max();
-        Work { head: Some(remote), last_timestamp: newest.unwrap_or(Timestamp(0)), ..self.empty_work(former.as_ref()) }
+    fn work_at(&self, former: Option<Record>, remote: Txid, listing: &Listing) -> Result<Work> {
+        let listed = listing.files().iter().map(|f| f.created_at).max();
+        // P22: of what a clock that was ahead has made, a listing has the time of the store.
+        let made = self.stored_header(remote)?.map(|header| header.timestamp);
+        let last_timestamp = listed.max(made).unwrap_or(Timestamp(0));
+        Ok(Work { head: Some(remote), last_timestamp, ..self.empty_work(former.as_ref()) })
     }
 
     /// Whether all TXIDs of the store that are not known here were made by former incarnations of this directory: its
@@ -132,9 +135,13 @@ impl Primary {
         if work.staged.back().is_none_or(|s| s.txid != head) && remote != Some(head) && remote.is_some() {
             return Err(self.missing_here(remote.map(Txid::next), head));
         }
-        if let Ok(header) = self.spool.header(head) {
-            work.last_timestamp = work.last_timestamp.max(header.timestamp);
-        }
+        // P22: an image is in no spool.
+        let newest = match self.spool.header(head) {
+            Ok(header) => Some(header),
+            Err(_) if remote == Some(head) => self.stored_header(head)?,
+            Err(_) => None,
+        };
+        work.last_timestamp = work.last_timestamp.max(newest.map_or(Timestamp(0), |header| header.timestamp));
         work.sums = self.local_sums(head, &mut work)?;
         if work.sums.is_none() {
             self.watch_writes();
@@ -275,7 +282,7 @@ impl Primary {
 
     /// No local record ties the database to the replica: it may go on only if it is what the replica holds.
     fn compare(&self, former: Option<Record>, local: Option<Txid>, remote: Txid, listing: &Listing) -> Result<Start> {
-        let mut work = self.work_at(former, remote, listing);
+        let mut work = self.work_at(former, remote, listing)?;
         let theirs = self.remote_sums(remote)?;
         if theirs.page_size != self.page_size() {
             return Err(self.other_page_size(self.page_size(), theirs.page_size));

@@ -5,6 +5,7 @@ use crate::ltx::{Level, Txid, TxidRange};
 use crate::store::MemoryStore;
 use crate::store::fault::{Fault, FaultStore};
 use crate::writer::primary::State;
+use crate::writer::spool::Spool;
 
 /// A store, and whether it is away.
 fn leaving() -> (Arc<dyn Store>, Arc<AtomicBool>) {
@@ -108,4 +109,33 @@ fn a_start_without_the_store_does_not_make_a_hole() {
     let error = primary.sync(Duration::from_millis(300), &|| false).unwrap_err();
     assert!(error.to_string().contains("is neither in the replica"), "{error}");
     assert_eq!(store.list("ltx/").unwrap().len(), 1, "a file was added behind a hole");
+}
+
+/// P22: also where the image that was shipped last is in no spool, or the record is gone.
+#[test]
+fn p22_a_start_goes_on_from_the_time_of_the_newest_object() {
+    for (commits, is_known_here) in [(0, true), (1, true), (1, false)] {
+        let source = Source::new();
+        let memory = Arc::new(MemoryStore::new());
+        let store = Arc::clone(&memory) as Arc<dyn Store>;
+        memory.set_clock_offset_ms(3_600_000);
+        let primary = source.start(&store).unwrap();
+        sync(&primary);
+        for _ in 0..commits {
+            source.commit(&primary, 1);
+            sync(&primary);
+        }
+        let last = primary.durable_txid().unwrap().1;
+        primary.stop(&|| false).unwrap();
+        drop(primary);
+        if !is_known_here {
+            std::fs::remove_dir_all(Spool::directory_of(&source.path)).unwrap();
+        }
+        memory.set_clock_offset_ms(0);
+        let primary = source.start(&store).unwrap();
+        source.commit(&primary, 1);
+        sync(&primary);
+        let now = primary.durable_txid().unwrap().1;
+        assert!(now > last, "{now} after {last}");
+    }
 }
