@@ -14,7 +14,7 @@ use super::state::{Layer, Place, State};
 use crate::error::{Error, Kind, Result};
 use crate::ltx::{Decoder, HEADER_SIZE, Header, Level, Pgno, TAIL_SIZE, Tail, parse_index};
 use crate::replica::companion::{self, Head};
-use crate::replica::{Excluded, FileInfo, Joint, Link, Listing, Replica, Target, refuse_unjoined};
+use crate::replica::{Excluded, FileInfo, Joint, Listing, Replica, Target, refuse_unjoined};
 use crate::store::{ETag, Entry, Store};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -214,7 +214,7 @@ impl Source {
             run_all(cancelled, loads).map_err(|error| (None, error))?
         };
         let mut layers: Vec<Layer> = Vec::new();
-        let mut newest: Option<(&FileInfo, Link, Arc<Object>)> = None;
+        let mut newest: Option<(&FileInfo, Joint, Arc<Object>)> = None;
         let mut in_a_row: Vec<Segment> = Vec::new();
         let end_row = |row: &mut Vec<Segment>, layers: &mut Vec<Layer>| match row.len() {
             0 => {}
@@ -227,11 +227,10 @@ impl Source {
         };
         for (file, loaded) in files.iter().zip(loaded) {
             let Loaded { object, joint, index } = loaded.map_err(|error| (Some(file.key.clone()), error))?;
-            let link = Link { header: object.header, joint };
-            if let Some((older, of_older, _)) = &newest {
-                refuse_unjoined((older, of_older), (file, &link)).map_err(|error| (None, error))?;
+            if let Some((older, left, _)) = &newest {
+                refuse_unjoined((older, *left), (file, joint)).map_err(|error| (None, error))?;
             }
-            newest = Some((file, link, object));
+            newest = Some((file, joint, object));
             match index {
                 // A large one stays by itself, so that the small ones that come are not merged with it.
                 Index::Read(segment) if segment.len() > 4096 => {
@@ -247,8 +246,8 @@ impl Source {
         }
         end_row(&mut in_a_row, &mut layers);
         layers.reverse();
-        let (_, link, newest) = newest.ok_or_else(|| (None, Error::bug("an empty plan")))?;
-        Ok(State::new(newest, link.joint.after, layers))
+        let (_, joint, newest) = newest.ok_or_else(|| (None, Error::bug("an empty plan")))?;
+        Ok(State::new(newest, joint.after, layers))
     }
 
     fn load_one(&self, info: FileInfo, companion: Option<&Entry>) -> Result<Loaded> {

@@ -1,68 +1,45 @@
 //! Whether neighbours in a chain are of one history, by what our objects say of themselves (R2, R3): the database's
-//! rolling checksum before and after, and times that never go back (P22). Litestream's say neither.
+//! rolling checksum before and after. Litestream's objects, a first image, and what a primary found in its spool when it
+//! started do not say it, and join with anything. Times prove nothing: a clock may have been set back.
 
 use crate::error::{Error, Kind, Result};
-use crate::ltx::Header;
-use crate::replica::{FileInfo, NODE, ROLLING_AFTER, ROLLING_BEFORE};
+use crate::replica::{FileInfo, ROLLING_AFTER, ROLLING_BEFORE};
 
-/// What the metadata of an object says of what it joins.
+/// The database's rolling checksum around an object, where its metadata has it (P21).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Joint {
-    /// The database's rolling checksum before it, and after.
+    /// Of the state that it follows.
     pub before: Option<u64>,
-    /// See `before`. A first image has none: it is streamed.
+    /// Of the state that it makes.
     pub after: Option<u64>,
-    is_ours: bool,
 }
 
 impl Joint {
     /// From the pairs of an object's metadata. What is not a checksum counts as none.
     pub fn of(pairs: &[(String, String)]) -> Self {
-        let value = |name| pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value);
-        let sum = |name| u64::from_str_radix(value(name)?, 16).ok();
-        Self { before: sum(ROLLING_BEFORE), after: sum(ROLLING_AFTER), is_ours: value(NODE).is_some() }
+        let sum = |name| {
+            let (_, value) = pairs.iter().find(|(key, _)| key == name)?;
+            u64::from_str_radix(value, 16).ok()
+        };
+        Self { before: sum(ROLLING_BEFORE), after: sum(ROLLING_AFTER) }
     }
-
-    /// Whether `next` goes on from here; `None` where the checksums do not tell.
-    pub fn joins(&self, next: &Self) -> Option<bool> {
-        Some(self.after? == next.before?)
-    }
-}
-
-/// What was read of a file of a plan.
-#[derive(Clone, Copy, Debug)]
-pub struct Link {
-    /// Its header.
-    pub header: Header,
-    /// Of its metadata.
-    pub joint: Joint,
 }
 
 /// Refuses two files of a plan, one behind the other, that are of two histories.
 ///
 /// # Errors
 /// [`Kind::Diverged`], naming both.
-pub fn refuse_unjoined((left, older): (&FileInfo, &Link), (right, newer): (&FileInfo, &Link)) -> Result<()> {
-    if older.header.txids.max.next() != newer.header.txids.min {
-        return Ok(());
+pub fn refuse_unjoined((older, left): (&FileInfo, Joint), (newer, right): (&FileInfo, Joint)) -> Result<()> {
+    let are_neighbours = older.txids.max.next() == newer.txids.min;
+    match left.after.zip(right.before) {
+        Some((after, before)) if are_neighbours && after != before => Err(Error::new(
+            Kind::Diverged,
+            format!(
+                "two histories lie here: {} (TXIDs {}) does not go on from {} (TXIDs {}), by the checksums in their \
+                 metadata. Move the files of one history away, or take a state up to TXID {}",
+                newer.key, newer.txids, older.key, older.txids, older.txids.max
+            ),
+        )),
+        _ => Ok(()),
     }
-    let went_back = || {
-        let are_ours = older.joint.is_ours && newer.joint.is_ours;
-        are_ours && newer.header.timestamp < older.header.timestamp
-    };
-    let why = match older.joint.joins(&newer.joint) {
-        Some(false) => "by its checksum it goes on from another state".to_owned(),
-        None if went_back() => {
-            format!("it is of {}, and what it follows of {}", newer.header.timestamp, older.header.timestamp)
-        }
-        _ => return Ok(()),
-    };
-    Err(Error::new(
-        Kind::Diverged,
-        format!(
-            "two histories lie here: {} (TXIDs {}) does not follow {} (TXIDs {}): {why}. Move the files of one history \
-             away, or take a state up to TXID {}",
-            right.key, right.txids, left.key, left.txids, left.txids.max
-        ),
-    ))
 }

@@ -37,7 +37,7 @@ mod tests;
 mod when;
 
 pub use apply::PageSink;
-pub use joint::{Joint, Link, refuse_unjoined};
+pub use joint::{Joint, refuse_unjoined};
 pub use layout::Layout;
 pub use listing::{FileInfo, Listing};
 pub use plan::{Excluded, Plan};
@@ -57,8 +57,6 @@ use std::sync::Arc;
 pub const ROLLING_BEFORE: &str = "liblitestream-before";
 /// The same after it.
 pub const ROLLING_AFTER: &str = "liblitestream-after";
-/// The metadata name of the node that made an object. All of ours have it.
-pub const NODE: &str = "liblitestream-node";
 
 /// A replica in a store.
 #[derive(Clone)]

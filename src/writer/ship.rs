@@ -5,7 +5,7 @@ use super::encode::Staged;
 use super::primary::Primary;
 use crate::error::{Context, Error, Kind, Result};
 use crate::ltx::{HEADER_SIZE, Header, Level, TAIL_SIZE, TRAILER_SIZE, Txid, TxidRange};
-use crate::replica::{NODE, ROLLING_AFTER, ROLLING_BEFORE};
+use crate::replica::{ROLLING_AFTER, ROLLING_BEFORE};
 use crate::store::{Metadata, Put, Upload};
 use crate::time::Timestamp;
 use std::fs::File;
@@ -120,7 +120,7 @@ impl Primary {
 
     /// P21, P22.
     pub(super) fn metadata(&self, timestamp: Timestamp, rolling: Option<(u64, u64)>) -> Metadata {
-        let mut pairs = vec![(NODE.to_owned(), format!("{:016x}", self.node))];
+        let mut pairs = vec![("liblitestream-node".to_owned(), format!("{:016x}", self.node))];
         if let Some((before, after)) = rolling {
             pairs.push((ROLLING_BEFORE.to_owned(), format!("{before:016x}")));
             pairs.push((ROLLING_AFTER.to_owned(), format!("{after:016x}")));

@@ -6,7 +6,7 @@ use crate::ltx::{
     Checksum, END_MARKER_SIZE, HEADER_SIZE, Header, IndexEntry, SegmentHash, TAIL_SIZE, Tail, file_checksum,
     parse_index,
 };
-use crate::replica::{FileInfo, Joint, Link, Replica, parse_header};
+use crate::replica::{FileInfo, Joint, Replica, parse_header};
 use crate::store::Start;
 use std::ops::Range;
 
@@ -25,7 +25,9 @@ pub(super) struct Seal {
 /// An opened file.
 pub(super) struct Opened {
     pub seal: Seal,
-    pub link: Link,
+    /// The database's size in pages after the file.
+    pub commit: u32,
+    pub joint: Joint,
     /// In file order, without gaps.
     pub entries: Vec<IndexEntry>,
     /// The whole file, if it is small.
@@ -99,8 +101,8 @@ fn assemble(
     let index = rest.get(..rest.len().saturating_sub(TAIL_SIZE)).unwrap_or_default().to_vec();
     let entries = parse_index(&index, &header, tail.pages_end(file.size))?;
     let head = *head.first_chunk::<HEADER_SIZE>().ok_or_else(|| Error::corrupt("no header"))?;
-    let link = Link { header, joint: Joint::of(pairs) };
-    Ok(Opened { seal: Seal { header: head, index, tail }, link, entries, bytes: None })
+    let seal = Seal { header: head, index, tail };
+    Ok(Opened { seal, commit: header.commit, joint: Joint::of(pairs), entries, bytes: None })
 }
 
 fn check_header(header: &Header, shape: Shape, tail: Tail) -> Result<()> {

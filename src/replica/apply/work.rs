@@ -7,7 +7,7 @@ use super::{Fault, Outcome, PageSink, Shape};
 use crate::error::{Error, Result};
 use crate::lock::{Condvar, Mutex};
 use crate::ltx::{IndexEntry, SegmentHash};
-use crate::replica::{FileInfo, Link, Plan, Replica, refuse_unjoined};
+use crate::replica::{FileInfo, Joint, Plan, Replica, refuse_unjoined};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +21,7 @@ pub(super) struct Work {
     sink: Arc<dyn PageSink>,
     claims: Claims,
     /// By place, of the files that were opened: neighbours must be of one history.
-    links: Mutex<BTreeMap<usize, Link>>,
+    joints: Mutex<BTreeMap<usize, Joint>>,
     queue: Mutex<Queue>,
     changed: Condvar,
     stopped: AtomicBool,
@@ -66,7 +66,7 @@ impl Work {
             shape,
             sink,
             claims: Claims::new(shape),
-            links: Mutex::default(),
+            joints: Mutex::default(),
             queue: Mutex::default(),
             changed: Condvar::new(),
             stopped: AtomicBool::new(false),
@@ -121,10 +121,10 @@ impl Work {
     fn open(&self, place: usize, buffer: &mut Vec<u8>) -> Outcome<()> {
         let (number, file) = self.file(place)?;
         let opened = open(&self.replica, file, self.shape).map_err(|error| Fault::File(number, error))?;
-        if place == 0 && opened.link.header.commit != self.shape.commit {
+        if place == 0 && opened.commit != self.shape.commit {
             return Err(Fault::File(number, Error::corrupt("its header has changed since it was read")));
         }
-        self.join(place, &opened.link)?;
+        self.join(place, opened.joint)?;
         let Some(claimed) = self.claims.claim(place, opened) else { return Ok(()) };
         // The first one was not kept: it has come in its turn.
         let kept = claimed.iter().skip(1).map(|(_, opened)| opened.held_bytes()).sum();
@@ -134,13 +134,13 @@ impl Work {
     }
 
     /// R3: before any page of the file is written.
-    fn join(&self, place: usize, link: &Link) -> Result<()> {
-        let mut links = self.links.lock();
-        links.insert(place, *link);
+    fn join(&self, place: usize, joint: Joint) -> Result<()> {
+        let mut joints = self.joints.lock();
+        joints.insert(place, joint);
         for older in [place, place + 1] {
-            let newer = older.checked_sub(1).and_then(|newer| Some((newer, links.get(&newer)?)));
-            if let (Some(of_older), Some((newer, of_newer))) = (links.get(&older), newer) {
-                refuse_unjoined((self.file(older)?.1, of_older), (self.file(newer)?.1, of_newer))?;
+            let newer = older.checked_sub(1).and_then(|newer| Some((newer, *joints.get(&newer)?)));
+            if let (Some(left), Some((newer, right))) = (joints.get(&older), newer) {
+                refuse_unjoined((self.file(older)?.1, *left), (self.file(newer)?.1, right))?;
             }
         }
         Ok(())
