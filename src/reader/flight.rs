@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 const DEMAND_THREADS: usize = 128;
 const AHEAD_THREADS: usize = 48;
 const POLL_THREADS: usize = 16;
+/// For what `litestream_status` asks of the stores.
+const LOOK_THREADS: usize = 8;
 /// Memory for blocks of indexes.
 const INDEX_BYTES: usize = 64 << 20;
 /// How often a waiting thread asks whether it was interrupted.
@@ -30,6 +32,7 @@ pub(super) struct Shared {
     pub demand: Arc<Pool>,
     pub ahead: Arc<Pool>,
     pub polls: Arc<Pool>,
+    pub looks: Arc<Pool>,
 }
 
 static SHARED: PerProcess<Shared> = PerProcess::new();
@@ -44,6 +47,7 @@ impl Default for Shared {
             demand: Pool::new("read", DEMAND_THREADS),
             ahead: Pool::new("ahead", AHEAD_THREADS),
             polls: Pool::new("follow", POLL_THREADS),
+            looks: Pool::new("look", LOOK_THREADS),
         }
     }
 }

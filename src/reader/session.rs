@@ -14,25 +14,36 @@ const ANSWER: Duration = Duration::from_secs(2);
 /// Who gives no signs, and has shipped something so lately, is alive.
 const NEWS: Duration = Duration::from_secs(30);
 
-/// What was found, and when.
-pub(super) type Found = Option<(Sign, Instant)>;
+/// What was found, or that nothing was, and when; and whether somebody looks.
+#[derive(Default)]
+pub(super) struct Looks {
+    found: Option<(Option<Sign>, Instant)>,
+    is_looking: bool,
+}
 
-/// Looks for the primaries of these replicas, at a time.
+/// Looks for the primaries of these replicas, at a time, each once in [`FRESH`].
 pub(super) fn look_all(mut sources: Vec<Arc<Source>>) {
     sources.sort_unstable_by_key(Arc::as_ptr);
     sources.dedup_by(|one, other| Arc::ptr_eq(one, other));
     let (done, all_done) = crossbeam_channel::bounded::<()>(0);
-    for source in sources.into_iter().filter(|source| source.sign().is_none()) {
-        let done = done.clone();
+    for source in sources {
+        let mut looks = source.looks.lock();
+        if looks.is_looking || looks.found.is_some_and(|(_, at)| at.elapsed() < FRESH) {
+            continue;
+        }
+        looks.is_looking = true;
+        drop(looks);
+        let (done, weak) = (done.clone(), Arc::downgrade(&source));
         let look = move || {
             let _until_the_end = done;
-            match crate::panic::guard(|| last_sign(source.replica.store())).and_then(|sign| sign) {
-                Ok(sign) => *source.sign.lock() = Some((sign, Instant::now())),
-                Err(error) => log::warn!("{}: the primary's session: {error}", source.url),
-            }
+            let Some(source) = weak.upgrade() else { return };
+            let sign = crate::panic::guard(|| last_sign(source.replica.store())).and_then(|sign| sign);
+            let sign = sign.inspect_err(|error| log::warn!("{}: the primary's session: {error}", source.url)).ok();
+            *source.looks.lock() = Looks { found: Some((sign, Instant::now())), is_looking: false };
         };
-        if let Err(error) = shared().polls.run_at(Instant::now(), look) {
+        if let Err(error) = shared().looks.run_at(Instant::now(), look) {
             log::warn!("{error}");
+            source.looks.lock().is_looking = false;
         }
     }
     drop(done);
@@ -42,7 +53,8 @@ pub(super) fn look_all(mut sources: Vec<Arc<Source>>) {
 
 impl Source {
     fn sign(&self) -> Option<Sign> {
-        self.sign.lock().filter(|(_, looked)| looked.elapsed() < FRESH).map(|(sign, _)| sign)
+        let (sign, at) = self.looks.lock().found?;
+        sign.filter(|_| at.elapsed() < FRESH + ANSWER)
     }
 
     /// 'alive', 'dead' or 'stopped', and how long ago the primary was seen; `now` is the store's.

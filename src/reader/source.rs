@@ -67,7 +67,7 @@ pub(super) struct Source {
     pub tally: Tally,
     pub last_error: Mutex<Option<(Error, Timestamp)>>,
     /// The last sign of life of the primary that was found.
-    pub sign: Mutex<session::Found>,
+    pub looks: Mutex<session::Looks>,
     /// The cache on disk, if a connection asked for one.
     pub disk: OnceLock<Arc<Disk>>,
     /// The local copy, if a connection asked for one.
@@ -99,7 +99,7 @@ impl Source {
             trees: Mutex::default(),
             tally: Tally::default(),
             last_error: Mutex::default(),
-            sign: Mutex::default(),
+            looks: Mutex::default(),
             disk: OnceLock::new(),
             hydration: RwLock::default(),
             hydrating: Mutex::default(),

@@ -5,7 +5,7 @@
 //! files. Their content is not trusted: at worst a primary seems alive or dead.
 
 use crate::error::{Error, Result};
-use crate::store::{Metadata, Place, Store};
+use crate::store::{Metadata, Store};
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -48,6 +48,11 @@ impl Pointer {
     /// The same, of a primary that was stopped.
     pub fn stopped(self) -> Self {
         Self { stopped: true, ..self }
+    }
+
+    /// Whether both name one session.
+    pub fn names_the_same(&self, other: &Self) -> bool {
+        self.session == other.session
     }
 
     /// As it is stored.
@@ -100,18 +105,15 @@ pub fn last_sign(store: &Arc<dyn Store>) -> Result<Sign> {
     if pointer.stopped {
         return Ok(Sign::Stopped(found.object.modified));
     }
-    let session = session(store, &pointer)?;
-    Ok(Sign::Session(session.map(|(_, modified)| modified), pointer.ttl()))
+    Ok(Sign::Session(renewed(store, &pointer)?, pointer.ttl()))
 }
 
-/// The store where a pointer's session lies, and when that was renewed; `None`: it is gone.
-fn session(store: &Arc<dyn Store>, pointer: &Pointer) -> Result<Option<(Arc<dyn Store>, Timestamp)>> {
+/// When a pointer's session was renewed last; `None`: it is gone.
+fn renewed(store: &Arc<dyn Store>, pointer: &Pointer) -> Result<Option<Timestamp>> {
     let (path, key) = pointer.parts()?;
-    let Place { path: own, .. } = store.place();
-    let store = if path == own { Some(Arc::clone(store)) } else { store.at_path(path) };
+    let store = if path == store.place().path { Some(Arc::clone(store)) } else { store.at_path(path) };
     let Some(store) = store else { return Ok(None) };
-    let found = store.get_end(key, BYTES_MAX)?;
-    Ok(found.map(|found| (store, found.object.modified)))
+    Ok(store.get_end(key, BYTES_MAX)?.map(|found| found.object.modified))
 }
 
 /// Replaces a pointer, unless it is another primary's by now.
@@ -121,27 +123,37 @@ fn session(store: &Arc<dyn Store>, pointer: &Pointer) -> Result<Option<(Arc<dyn 
 pub fn replace(store: &Arc<dyn Store>, former: &Pointer, by: &Pointer) -> Result<()> {
     let Some((bytes, etag)) = store.get(POINTER, BYTES_MAX)? else { return Ok(()) };
     // Of another interval it is ours all the same.
-    if Pointer::parse(&bytes).is_ok_and(|there| there.session == former.session) {
+    if Pointer::parse(&bytes).is_ok_and(|there| there.names_the_same(former)) {
         store.put_if_match(POINTER, &by.to_json(), &Metadata::default(), &etag)?;
     }
     Ok(())
 }
 
-/// Removes the session of a replica's former primary, if it lies beside this replica and has ended: nobody else does.
+/// What a replica's pointer says before it is replaced; one that is damaged says nothing.
 ///
 /// # Errors
 /// Those of the store.
-pub fn sweep(store: &Arc<dyn Store>, now: Timestamp) -> Result<()> {
-    let Some(found) = store.get_end(POINTER, BYTES_MAX)? else { return Ok(()) };
-    let Ok(pointer) = Pointer::parse(&found.bytes) else { return Ok(()) };
-    let Ok((path, key)) = pointer.parts() else { return Ok(()) };
-    if path != store.place().path {
-        return Ok(());
+pub fn former(store: &Arc<dyn Store>) -> Result<Option<Pointer>> {
+    let found = store.get(POINTER, BYTES_MAX)?;
+    Ok(found.and_then(|(bytes, _)| Pointer::parse(&bytes).ok()))
+}
+
+/// Whether the session of a former primary has ended. If it lies beside this replica it is then removed: nobody else
+/// does.
+///
+/// # Errors
+/// Those of the store.
+pub fn has_ended(store: &Arc<dyn Store>, former: &Pointer, now: Timestamp) -> Result<bool> {
+    match renewed(store, former)? {
+        Some(renewed) if age(now, renewed) <= former.ttl() => return Ok(false),
+        Some(_) => {}
+        None => return Ok(true),
     }
-    match session(store, &pointer)? {
-        Some((_, renewed)) if age(now, renewed) > pointer.ttl() => store.delete(key),
-        _ => Ok(()),
+    let (path, key) = former.parts()?;
+    if path == store.place().path && key != POINTER {
+        store.delete(key)?;
     }
+    Ok(true)
 }
 
 /// Zero for what is of the future.

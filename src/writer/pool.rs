@@ -11,8 +11,8 @@ use std::time::Duration;
 /// Threads that capture, and threads that ship. One follows all writers: what it does is bounded and local.
 const CAPTURE_THREADS: usize = 1;
 const SHIP_THREADS: usize = 4;
-/// A place that does not answer delays the others' signs of life, never their data.
-const SESSION_THREADS: usize = 1;
+/// One thread suffices for the signs of life of all places that answer.
+const SESSION_THREADS: usize = 4;
 
 /// The threads of the process, and the clock by which they work.
 #[derive(Clone)]

@@ -8,7 +8,7 @@ use crate::ltx::Txid;
 use crate::time::Timestamp;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long stopping waits for the step that ships.
 const STEP_ENDS: Duration = Duration::from_secs(5);
@@ -284,10 +284,11 @@ impl Primary {
     /// # Errors
     /// [`Kind::Timeout`], naming what is missing; [`Kind::Interrupted`]. It is stopped all the same.
     pub fn stop(self: &Arc<Self>, cancelled: &dyn Fn() -> bool) -> Result<Option<Txid>> {
+        let deadline = Instant::now() + self.options.close_timeout;
         let outcome = self.drain(self.options.close_timeout, cancelled);
         let had_ended = self.is_final();
         self.abandon();
-        self.pools.sessions.leave(self);
+        self.pools.sessions.leave(self, deadline, cancelled);
         match outcome {
             Err(_) if had_ended => Ok(self.durable_txid().map(|(txid, _)| txid)),
             Err(error) if error.kind() == Kind::Timeout => Err(error.advise(

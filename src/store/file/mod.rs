@@ -226,7 +226,12 @@ impl Store for FileStore {
     fn get_start(&self, key: &str, length: u64, if_match: Option<&ETag>) -> Result<Start> {
         let (file, stat) = self.open_matching(key, if_match)?;
         let bytes = self.read(key, &file, 0..length.min(stat.size()))?;
-        Ok(Start { bytes, pairs: sidecar::read(&self.path(key)?, &file, stat.size())? })
+        // They are a help: what cannot be read keeps nobody from the object.
+        let pairs = sidecar::read(&self.path(key)?, &file, stat.size()).unwrap_or_else(|error| {
+            log::warn!("{error}");
+            Vec::new()
+        });
+        Ok(Start { bytes, pairs })
     }
 
     fn get_end(&self, key: &str, length: u64) -> Result<Option<Ending>> {

@@ -3,7 +3,7 @@
 use super::simulation::Simulation;
 use super::*;
 use crate::replica::session::{POINTER, Sign, last_sign};
-use crate::store::fault::{Call, Fault, FaultStore};
+use crate::store::fault::{Call, Fault, FaultStore, Hold};
 use crate::store::{MemoryStore, Metadata};
 
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -86,44 +86,107 @@ fn p28_a_pointer_of_another_primary_stays() {
     assert_eq!(world.store.get(POINTER, 4096).unwrap().unwrap().0, theirs);
 }
 
-/// A process that died leaves its session; the next one of the database removes it, once it does not hold any more.
+/// Processes that died have left their sessions; each is removed by the next one, once it does not hold any more.
 #[test]
-fn p28_the_session_of_a_dead_process_is_removed() {
-    let world = World::new();
-    let dead = world.start(&world.source);
-    world.beat();
-    dead.abandon();
-    drop(dead);
-    let [former, _] = &world.sessions()[..] else { panic!("no session") };
-    let later = Simulation::new();
-    let _next = world.source.start_on(&world.store, Options::default(), later.pools()).unwrap();
-    // It holds by its time, which is that of this moment.
-    later.beat().unwrap();
-    assert!(world.sessions().contains(former));
-    let expired = br#"{"session":"FORMER","ttl_ms":0}"#;
-    let expired = String::from_utf8_lossy(expired).replace("FORMER", former);
-    std::thread::sleep(Duration::from_millis(2));
-    world.store.put(POINTER, expired.as_bytes(), &Metadata::default()).unwrap();
-    let third = Simulation::new();
-    let other = Source::new();
-    let _third = other.start_on(&world.store, Options::default(), third.pools()).unwrap();
-    third.beat().unwrap();
-    assert!(!world.sessions().contains(former), "{:?}", world.sessions());
+fn p28_the_sessions_of_dead_processes_are_removed() {
+    let memory = Arc::new(MemoryStore::new());
+    let store = Arc::clone(&memory) as Arc<dyn Store>;
+    let source = Source::new();
+    let mut last = None;
+    for _ in 0..3 {
+        let simulation = Simulation::new();
+        let primary = source.start_on(&store, Options::default(), simulation.pools()).unwrap();
+        simulation.beat().unwrap();
+        primary.abandon();
+        last = Some(simulation);
+    }
+    drop(last);
+    let simulation = Simulation::new();
+    let _primary = source.start_on(&store, Options::default(), simulation.pools()).unwrap();
+    simulation.beat().unwrap();
+    let names = || store.list("session/").unwrap().len();
+    // The pointer, the own one, and those whose process was killed before it could look again.
+    assert_eq!(names(), 5);
+    memory.set_clock_offset_ms(31_000);
+    simulation.beat().unwrap();
+    assert_eq!(names(), 4, "the one that the pointer named");
 }
 
-/// It shows, replication goes on, and the store is not asked all the time.
+/// It shows, replication goes on, and the store is asked at intervals that double.
 #[test]
-fn p28_a_store_that_refuses_signs_of_life_is_told_once() {
+fn p28_a_store_that_refuses_signs_of_life_is_shown_and_asked_seldom() {
     let world = World::new();
     let primary = world.start(&world.source);
     primary.sync(TIMEOUT, &|| false).unwrap();
     world.faults.always(Call::Put, Fault::Before(Error::new(Kind::Denied, "no such permission")));
-    world.beat();
+    let mut waits = Vec::new();
+    while waits.len() < 9 {
+        waits.push(world.simulation.beat().unwrap().as_secs_f64().round() as u64);
+    }
+    assert_eq!(waits, [10, 20, 40, 80, 160, 320, 600, 600, 600]);
     let status = primary.status();
     let (error, _) = status.last_error.unwrap();
     assert!(error.to_string().contains("the sign of life for readers: no such permission"), "{error}");
     assert_eq!(status.state, crate::writer::primary::State::Running);
-    assert!(world.simulation.beat().unwrap() > INTERVAL * 10);
+}
+
+/// Beside one database of the bucket nothing may be put: the others give their signs.
+#[test]
+fn p28_a_replica_that_refuses_pointers_silences_no_other() {
+    for refused in [0, 1] {
+        let world = World::new();
+        let memory = MemoryStore::new();
+        let faults = [(); 2].map(|()| Arc::new(FaultStore::new(Arc::new(memory.clone()))));
+        faults[refused].always(Call::Put, Fault::Before(Error::new(Kind::Denied, "403")));
+        let sources = [Source::new(), Source::new()];
+        let primaries = [0, 1].map(|n| {
+            let store = Arc::clone(&faults[n]) as Arc<dyn Store>;
+            // One object is enough for both here.
+            if n == 1 {
+                for entry in memory.list("").unwrap() {
+                    memory.delete(&entry.key).unwrap();
+                }
+            }
+            let primary = sources[n].start_on(&store, Options::default(), world.simulation.pools()).unwrap();
+            primary.sync(TIMEOUT, &|| false).unwrap();
+            primary
+        });
+        for _ in 0..4 {
+            world.simulation.beat().unwrap();
+        }
+        // Beside the other one, if it was refused.
+        let store: Arc<dyn Store> = Arc::new(memory.clone());
+        assert!(matches!(last_sign(&store).unwrap(), Sign::Session(Some(_), _)), "{refused}");
+        world.beat();
+        let error = primaries[refused].status().last_error.unwrap().0;
+        assert!(error.to_string().contains("the sign of life for readers: 403"), "{error}");
+        if refused == 1 {
+            assert!(primaries[0].status().last_error.is_none());
+        }
+    }
+}
+
+/// A stop that comes while a first sign is given leaves no session, and says so.
+#[test]
+fn p28_a_stop_beside_the_first_sign_leaves_no_session() {
+    for call in 1..=2 {
+        let world = World::new();
+        let primary = world.start(&world.source);
+        primary.sync(TIMEOUT, &|| false).unwrap();
+        let hold = Hold::default();
+        world.faults.at(Call::Put, call, Fault::Hold(hold.clone()));
+        let simulation = world.simulation.clone();
+        let beat = std::thread::spawn(move || simulation.beat());
+        hold.wait_for(1);
+        primary.stop(&|| false).unwrap();
+        hold.release();
+        beat.join().unwrap();
+        while world.simulation.beat().is_some() {}
+        match last_sign(&world.store).unwrap() {
+            Sign::None => assert_eq!((call, world.sessions().len()), (1, 0)),
+            sign => assert!(call == 2 && matches!(sign, Sign::Stopped(_)) && world.sessions() == [POINTER], "{sign:?}"),
+        }
+    }
 }
 
 /// What lies under the pointer's key is not trusted.
