@@ -12,7 +12,9 @@ pub fn run<S: Store + ?Sized + 'static>(store: &Arc<S>) {
     metadata_comes_back(&**store);
     absent_and_match_conditions(&**store);
     ranges(&**store);
+    starts(&**store);
     endings(&**store);
+    beside(&**store);
     odd_keys(&**store);
     listing_is_complete_sorted_and_by_prefix(&**store);
     copies(&**store);
@@ -119,6 +121,42 @@ fn ranges(store: &(impl Store + ?Sized)) {
     store.put("r", b"", &NONE).unwrap();
     assert_eq!(store.get_range("r", 0..10, None).unwrap(), b"");
     store.delete("r").unwrap();
+}
+
+/// R3: the start of an object and its pairs at once, of the object that is meant.
+fn starts(store: &(impl Store + ?Sized)) {
+    let pairs = vec![("liblitestream-before".to_owned(), "80000000deadbeef".to_owned())];
+    let metadata = Metadata { timestamp: Some(Timestamp(1_795_370_133_964)), pairs };
+    let bytes: Vec<u8> = (0..1000u32).map(|i| (i * 7) as u8).collect();
+    for size in [1, 1000] {
+        let etag = done(store.put_if_absent("s", &bytes[..size], &metadata).unwrap());
+        for length in [1, 10, 999, 1000, 1001, 256 << 10, u64::MAX] {
+            let start = store.get_start("s", length, Some(&etag)).unwrap();
+            assert_eq!(start.bytes, bytes[..size.min(length as usize)], "the first {length} of {size}");
+            assert_eq!(start.pairs, metadata.pairs, "the first {length} of {size}");
+        }
+        store.put("s", b"another", &NONE).unwrap();
+        assert_eq!(store.get_start("s", 3, Some(&etag)).unwrap_err().kind(), Kind::Conflict);
+        let start = store.get_start("s", 3, None).unwrap();
+        assert_eq!((start.bytes.as_slice(), start.pairs.len()), (&b"ano"[..], 0));
+        store.delete("s").unwrap();
+        assert_eq!(store.get_start("s", 3, None).unwrap_err().kind(), Kind::NotFound);
+    }
+}
+
+/// P28: another path of the same place, where there is one.
+fn beside(store: &(impl Store + ?Sized)) {
+    let place = store.place();
+    let Some(other) = store.at_path(&format!("{}/beside/it", place.path)) else { return assert_eq!(place.path, "") };
+    assert_eq!(other.place().name, place.name);
+    assert_eq!(other.place().path.trim_start_matches('/'), format!("{}/beside/it", place.path).trim_start_matches('/'));
+    other.put("x", b"there", &NONE).unwrap();
+    assert_eq!(store.get("beside/it/x", 10).unwrap().unwrap().0, b"there");
+    assert_eq!(other.get_end("x", 3).unwrap().unwrap().bytes, b"ere");
+    let back = other.at_path(&place.path).unwrap();
+    assert_eq!(back.place(), place);
+    back.delete("beside/it/x").unwrap();
+    assert_eq!(other.list("").unwrap(), []);
 }
 
 /// R9: the end and the head of an object at once, whatever its size and what is asked for.
