@@ -94,7 +94,7 @@ mod writer;
 fn load(connection: sqlite::Connection) -> error::Result<()> {
     sqlite::refuse_others()?;
     sqlite::log_to_host();
-    thread::prepare_with(sqlite::block_all_signals);
+    thread::block_signals_by(sqlite::without_signals);
     vfs::replica::log_as_asked()?;
     vfs::primary::install()?;
     vfs::replica::install()?;

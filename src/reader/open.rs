@@ -78,10 +78,15 @@ impl Source {
             let (replica, without) = (self.replica.clone(), excluded.clone());
             let is_local = self.is_local;
             let (listing, plan, mut companions) = run(cancelled, move || {
-                let companions = if is_local { None } else { Some(companions(&replica)) };
-                let (listing, plan) = replica.listed_plan(target, &without)?;
-                let companions = companions.map_or_else(|| listed_companions(&replica), join)?;
-                Ok((listing, plan, companions))
+                let planned = || replica.listed_plan(target, &without);
+                let (companions, planned) = if is_local {
+                    let planned = planned();
+                    (companions(&replica), planned)
+                } else {
+                    crate::thread::both("list", || companions(&replica), planned)
+                };
+                let (listing, plan) = planned?;
+                Ok((listing, plan, companions?))
             })
             .map_err(|error| failure.take().filter(|_| error.kind() == Kind::NotFound).unwrap_or(error))?;
             // What was the newest state once must not silently become an earlier one.
@@ -281,14 +286,11 @@ impl Source {
             return Ok(loaded);
         }
         let end_start = info.size - END_BYTES;
-        let (start, end) = std::thread::scope(|scope| {
-            let start = scope.spawn(|| {
-                crate::thread::prepare();
-                store.get_start(&info.key, START_BYTES, Some(&etag))
-            });
-            let end = store.get_range(&info.key, end_start..info.size, Some(&etag));
-            (join(start), end)
-        });
+        let (start, end) = crate::thread::both(
+            "open",
+            || store.get_start(&info.key, START_BYTES, Some(&etag)),
+            || store.get_range(&info.key, end_start..info.size, Some(&etag)),
+        );
         let (start, end) = (start?, end?);
         let header = header_of(&info, &start.bytes)?;
         let tail = tail_of(&end, info.size)?;
@@ -309,14 +311,11 @@ impl Source {
     /// By its companion, unless that is another object's or damaged.
     fn by_companion(&self, info: &FileInfo, etag: &ETag, entry: &Entry) -> Result<Option<Loaded>> {
         let store = self.replica.store();
-        let (start, companion) = std::thread::scope(|scope| {
-            let start = scope.spawn(|| {
-                crate::thread::prepare();
-                store.get_start(&info.key, START_BYTES, Some(etag))
-            });
-            let companion = start_of(store.as_ref(), entry);
-            (join(start), companion)
-        });
+        let (start, companion) = crate::thread::both(
+            "open",
+            || store.get_start(&info.key, START_BYTES, Some(etag)),
+            || start_of(store.as_ref(), entry),
+        );
         let start = start?;
         let header = header_of(info, &start.bytes)?;
         let key = &entry.key;
@@ -424,15 +423,7 @@ pub(super) fn tail_of(end: &[u8], size: u64) -> Result<Tail> {
 /// The companions that are there, by key.
 type Companions = HashMap<String, Entry>;
 
-fn companions(replica: &Replica) -> std::thread::JoinHandle<Result<Companions>> {
-    let replica = replica.clone();
-    std::thread::spawn(move || {
-        crate::thread::prepare();
-        listed_companions(&replica)
-    })
-}
-
-fn listed_companions(replica: &Replica) -> Result<Companions> {
+fn companions(replica: &Replica) -> Result<Companions> {
     Ok(replica.store().list(companion::PREFIX)?.into_iter().map(|entry| (entry.key.clone(), entry)).collect())
 }
 
@@ -440,37 +431,9 @@ fn listed_companions(replica: &Replica) -> Result<Companions> {
 fn start_of(store: &dyn Store, entry: &Entry) -> Result<Vec<u8>> {
     let end = if entry.size <= COMPANION_WHOLE_BYTES { entry.size } else { COMPANION_BYTES };
     let pieces = (0..end).step_by(COMPANION_PIECE_BYTES as usize);
-    std::thread::scope(|scope| {
-        let pieces: Vec<_> = pieces
-            .map(|from| {
-                let range = from..end.min(from + COMPANION_PIECE_BYTES);
-                scope.spawn(move || {
-                    crate::thread::prepare();
-                    store.get_range(&entry.key, range, entry.etag.as_ref())
-                })
-            })
-            .collect();
-        let pieces = pieces.into_iter().map(join).collect::<Result<Vec<_>>>()?;
-        Ok(pieces.concat())
-    })
-}
-
-trait Join<T> {
-    fn join_result(self) -> std::thread::Result<Result<T>>;
-}
-
-impl<T> Join<T> for std::thread::JoinHandle<Result<T>> {
-    fn join_result(self) -> std::thread::Result<Result<T>> {
-        self.join()
-    }
-}
-
-impl<T> Join<T> for std::thread::ScopedJoinHandle<'_, Result<T>> {
-    fn join_result(self) -> std::thread::Result<Result<T>> {
-        self.join()
-    }
-}
-
-fn join<T>(thread: impl Join<T>) -> Result<T> {
-    thread.join_result().unwrap_or_else(|_| Err(Error::bug("a reading thread panicked")))
+    let pieces = crate::thread::each("open", pieces, |from| {
+        let range = from..end.min(from + COMPANION_PIECE_BYTES);
+        store.get_range(&entry.key, range, entry.etag.as_ref())
+    })?;
+    Ok(pieces.concat())
 }

@@ -6,30 +6,15 @@
 //! border: 15 headers for 20,000 files, the levels side by side. Should a clock once have been set back, the border
 //! found is still one with an older file before it, which is what was asked for.
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Kind, Result};
 use crate::ltx::Level;
 use crate::replica::{FileInfo, Listing, Replica};
 use crate::time::Timestamp;
-use std::thread;
 
 /// The files with a timestamp strictly before the given one.
 pub(super) fn before(replica: &Replica, listing: &Listing, time: Timestamp) -> Result<Listing> {
     let levels: Vec<&[FileInfo]> = Level::all().map(|level| listing.level(level)).filter(|l| !l.is_empty()).collect();
-    let older = thread::scope(|scope| {
-        let searches: Vec<_> = levels
-            .iter()
-            .map(|files| {
-                scope.spawn(move || {
-                    crate::thread::prepare();
-                    older_in_level(replica, files, time)
-                })
-            })
-            .collect();
-        let join = |search: thread::ScopedJoinHandle<'_, Result<Vec<FileInfo>>>| {
-            search.join().map_err(|_| Error::bug("a search for a time panicked"))?
-        };
-        searches.into_iter().map(join).collect::<Result<Vec<_>>>()
-    })?;
+    let older = crate::thread::each("time", levels, |files| older_in_level(replica, files, time))?;
     Ok(Listing::from_files(older.into_iter().flatten().collect()))
 }
 

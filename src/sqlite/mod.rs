@@ -34,6 +34,6 @@ pub use read_vfs::{ReplicaVfs, install as install_read_vfs, refuse_others};
 pub use scalar::{Function, Value, define_function};
 pub use shared_index::{SharedIndex, WalIndexStart};
 pub use shim::{BaseVfs, Shim, install as install_shim};
-pub use signals::block_all_signals;
+pub use signals::without_signals;
 pub use table::{Table, define_table};
 pub use tap::{Observer, PragmaAnswer, WalIndexHeader};

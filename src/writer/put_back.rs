@@ -197,21 +197,8 @@ impl Primary {
         }
         let txids: Vec<_> = (last.saturating_sub(STATES_KNOWN - 1).max(1)..=last).filter_map(Txid::new).collect();
         let ask = |txids: &[Txid]| txids.iter().map(|txid| self.states_around(*txid)).collect::<Result<Vec<_>>>();
-        let told = std::thread::scope(|scope| {
-            let share = txids.len().div_ceil(ASKED_AT_ONCE);
-            let asking: Vec<_> = txids
-                .chunks(share)
-                .map(|txids| {
-                    scope.spawn(move || {
-                        crate::thread::prepare();
-                        ask(txids)
-                    })
-                })
-                .collect();
-            let told = asking.into_iter().map(|asking| asking.join());
-            told.map(|told| told.unwrap_or_else(|_| Err(Error::bug("a thread that asks panicked"))))
-                .collect::<Result<Vec<_>>>()
-        })?;
+        let share = txids.len().div_ceil(ASKED_AT_ONCE);
+        let told = crate::thread::each("states", txids.chunks(share), ask)?;
         let mut older: Vec<_> = told.into_iter().flatten().flatten().collect();
         older.dedup();
         if older.is_empty() { Ok(()) } else { work.history.begin_with(older) }
