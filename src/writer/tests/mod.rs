@@ -224,6 +224,16 @@ impl Source {
 }
 
 /// Equal but for what a backup changes in the header: the change counter (24..28) and what was valid for it (92..100).
+/// What is to be in the store is not there, and it is said why once it is known.
+fn assert_it_says(primary: &Arc<Primary>, why: &str) {
+    let deadline = std::time::Instant::now() + TIMEOUT;
+    let mut error = primary.sync(Duration::from_millis(100), &|| false).unwrap_err();
+    while !error.to_string().contains(why) {
+        assert!(std::time::Instant::now() < deadline, "{error}");
+        error = primary.sync(Duration::from_millis(100), &|| false).unwrap_err();
+    }
+}
+
 fn assert_same(found: &[u8], expected: &[u8]) {
     let mask = |bytes: &[u8]| {
         let mut bytes = bytes.to_vec();
