@@ -116,6 +116,28 @@ def restarted(scratch, happening, writer, store):
         lib.check(new["states"] == [expected] and not new["reason"], "a new connection shows", new, "and not", expected)
 
 
+def one_file_replaced(scratch):
+    """By that of another database, without its metadata: what lies beside it is that of the file before."""
+    opened.loaded()
+    for name in ("a", "b"):
+        WRITERS["ours"](scratch / f"{name}.db", lib.FileReplica(scratch / name), name.upper(), COMMITS)
+    for key in sorted(path.name for path in (scratch / "a" / "ltx" / "0").glob("*.ltx")):
+        mixed = lib.FileReplica(scratch / "mixed" / key)
+        shutil.copytree(scratch / "a", mixed.path)
+        shutil.copyfile(scratch / "b" / "ltx" / "0" / key, mixed.path / "ltx" / "0" / key)
+        told = "the metadata beside it are of another file"
+        try:
+            lib.open_replica(mixed.url, key).execute("SELECT count(*) FROM whose").fetchall()
+            lib.check(False, key, "was opened")
+        except sqlite3.OperationalError:
+            lib.check(told in opened.last_error()[-1] and key in opened.last_error()[-1], opened.last_error())
+        try:
+            lib.scalar(lib.connect(":memory:"), "SELECT litestream_restore(?, ?)", mixed.url, str(scratch / "restored.db"))
+            lib.check(False, key, "was restored")
+        except sqlite3.OperationalError as error:
+            lib.check(told in str(error) and key in str(error), error)
+
+
 # A reader in a process of its own
 
 def read(kind, url, *cache):
@@ -172,7 +194,7 @@ def once_more(url):
         return None
 
 
-CASES = {"restarted": restarted, "read_whose": read_whose}
+CASES = {"restarted": restarted, "one_file_replaced": one_file_replaced, "read_whose": read_whose}
 
 
 def wanted(full, seconds):
@@ -180,4 +202,4 @@ def wanted(full, seconds):
              for happening in HAPPENINGS for writer in WRITERS for store in ("seaweed", "file")]
     quick = {("ours", "seaweed"): HAPPENINGS, ("litestreams", "seaweed"): ["begun_again_longer", "overwritten"],
              ("ours", "file"): ["begun_again_longer", "wiped"], ("litestreams", "file"): ["overwritten"]}
-    return [words for words in every if full or words[1] in quick[words[2:]]]
+    return [words for words in every if full or words[1] in quick[words[2:]]] + [("one_file_replaced",)]

@@ -268,7 +268,8 @@ impl Source {
             let read = || -> Result<(Whole, Joint)> {
                 let start = store.get_start(&info.key, info.size, Some(&etag))?;
                 let whole = self.whole(info.clone(), etag.clone(), &start.bytes, FIRST_PAGE_BYTES)?;
-                Ok((whole, Joint::of(&start.pairs)))
+                let joint = Joint::of_file(&start, &header_of(&info, &start.bytes)?)?;
+                Ok((whole, joint))
             };
             // Damage on the way is not damage in the store: it is looked at once more.
             let ((object, segment, pages), joint) = match read() {
@@ -293,6 +294,7 @@ impl Source {
         );
         let (start, end) = (start?, end?);
         let header = header_of(&info, &start.bytes)?;
+        let joint = Joint::of_file(&start, &header)?;
         let tail = tail_of(&end, info.size)?;
         let index = tail.index_range(info.size);
         let index_bytes = match index.start.checked_sub(end_start) {
@@ -305,7 +307,7 @@ impl Source {
         if !self.damaged.lock().contains_key(&object.id) {
             keep_first_page(segment.find(Pgno::FIRST), &start.bytes);
         }
-        Ok(Loaded { object, joint: Joint::of(&start.pairs), index: Index::Read(segment) })
+        Ok(Loaded { object, joint, index: Index::Read(segment) })
     }
 
     /// By its companion, unless that is another object's or damaged.
@@ -318,6 +320,7 @@ impl Source {
         );
         let start = start?;
         let header = header_of(info, &start.bytes)?;
+        let joint = Joint::of_file(&start, &header)?;
         let key = &entry.key;
         let head = companion.and_then(|mut bytes| {
             let length = Head::length_of(&bytes)?;
@@ -347,7 +350,6 @@ impl Source {
         if let Place::At(frame) = index.find_stored(Pgno::FIRST) {
             keep_first_page(Some(frame), &start.bytes);
         }
-        let joint = Joint::of(&start.pairs);
         Ok(Arc::into_inner(index).map(|index| Loaded { object, joint, index: Index::Lazy(index) }))
     }
 

@@ -3,7 +3,9 @@
 //! started do not say it, and join with anything. Times prove nothing: a clock may have been set back.
 
 use crate::error::{Error, Kind, Result};
+use crate::ltx::Header;
 use crate::replica::{FileInfo, ROLLING_AFTER, ROLLING_BEFORE};
+use crate::store::Start;
 
 /// The database's rolling checksum around an object, where its metadata has it (P21).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,6 +17,18 @@ pub struct Joint {
 }
 
 impl Joint {
+    /// Of a file of a plan, which is of ours or of another program.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`]: it is of ours, and the metadata beside it are of another one. We put them in place together;
+    /// what lies over those of a file of ours that never came to be is another program's.
+    pub fn of_file(start: &Start, header: &Header) -> Result<Self> {
+        if start.has_strays && header.node != 0 {
+            return Err(Error::corrupt("the metadata beside it are of another file: one of the two was replaced"));
+        }
+        Ok(Self::of(&start.pairs))
+    }
+
     /// From the pairs of an object's metadata. What is not a checksum counts as none.
     pub fn of(pairs: &[(String, String)]) -> Self {
         let sum = |name| {

@@ -133,7 +133,7 @@ impl Store for MemoryStore {
     fn get_start(&self, key: &str, length: u64, if_match: Option<&ETag>) -> Result<Start> {
         let bytes = self.get_range(key, 0..length, if_match)?;
         let pairs = self.find(key)?.map(|kept| kept.object.metadata.pairs).unwrap_or_default();
-        Ok(Start { bytes, pairs })
+        Ok(Start { bytes, pairs, has_strays: false })
     }
 
     fn get_end(&self, key: &str, length: u64) -> Result<Option<Ending>> {

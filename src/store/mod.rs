@@ -126,6 +126,8 @@ pub struct Start {
     pub bytes: Vec<u8>,
     /// [`Metadata::pairs`].
     pub pairs: Vec<(String, String)>,
+    /// Pairs lie beside it that are of other content, so that they are not told. Only files can be taken apart so.
+    pub has_strays: bool,
 }
 
 /// What is stored beside the bytes.

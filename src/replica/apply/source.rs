@@ -51,15 +51,16 @@ pub(super) fn open(replica: &Replica, file: &FileInfo, shape: Shape) -> Result<O
 }
 
 fn open_small(replica: &Replica, file: &FileInfo, shape: Shape) -> Result<Opened> {
-    let Start { bytes, pairs } = replica.store().get_start(&file.key, file.size, file.etag.as_ref())?;
+    let start = replica.store().get_start(&file.key, file.size, file.etag.as_ref())?;
+    let bytes = &start.bytes;
     let size = bytes.len() as u64;
     if size != file.size {
         return Err(Error::corrupt(format!("it has {size} bytes, the listing said {}", file.size)));
     }
-    let tail = parse_tail(&bytes, size)?;
-    let footer = slice(&bytes, tail.pages_end(size)..size)?;
-    let mut opened = assemble(file, shape, (&bytes, &pairs), footer, tail)?;
-    opened.bytes = Some(bytes);
+    let tail = parse_tail(bytes, size)?;
+    let footer = slice(bytes, tail.pages_end(size)..size)?;
+    let mut opened = assemble(file, shape, &start, footer, tail)?;
+    opened.bytes = Some(start.bytes);
     Ok(opened)
 }
 
@@ -81,18 +82,12 @@ fn open_large(replica: &Replica, file: &FileInfo, shape: Shape) -> Result<Opened
     } else {
         footer.drain(..usize::try_from(pages_end - end).unwrap_or(usize::MAX).min(footer.len()));
     }
-    assemble(file, shape, (&start.bytes, &start.pairs), &footer, tail)
+    assemble(file, shape, &start, &footer, tail)
 }
 
 /// `footer` is all that follows the frames.
-fn assemble(
-    file: &FileInfo,
-    shape: Shape,
-    (head, pairs): (&[u8], &[(String, String)]),
-    footer: &[u8],
-    tail: Tail,
-) -> Result<Opened> {
-    let header = parse_header(file, head)?;
+fn assemble(file: &FileInfo, shape: Shape, start: &Start, footer: &[u8], tail: Tail) -> Result<Opened> {
+    let header = parse_header(file, &start.bytes)?;
     check_header(&header, shape, tail)?;
     let (marker, rest) = footer.split_first_chunk::<END_MARKER_SIZE>().ok_or_else(|| Error::corrupt("no index"))?;
     if *marker != [0; END_MARKER_SIZE] {
@@ -100,9 +95,9 @@ fn assemble(
     }
     let index = rest.get(..rest.len().saturating_sub(TAIL_SIZE)).unwrap_or_default().to_vec();
     let entries = parse_index(&index, &header, tail.pages_end(file.size))?;
-    let head = *head.first_chunk::<HEADER_SIZE>().ok_or_else(|| Error::corrupt("no header"))?;
+    let head = *start.bytes.first_chunk::<HEADER_SIZE>().ok_or_else(|| Error::corrupt("no header"))?;
     let seal = Seal { header: head, index, tail };
-    Ok(Opened { seal, commit: header.commit, joint: Joint::of(pairs), entries, bytes: None })
+    Ok(Opened { seal, commit: header.commit, joint: Joint::of_file(start, &header)?, entries, bytes: None })
 }
 
 fn check_header(header: &Header, shape: Shape, tail: Tail) -> Result<()> {

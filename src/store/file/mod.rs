@@ -128,7 +128,7 @@ impl FileStore {
 
     /// What HEAD tells of an open object.
     fn object(&self, key: &str, file: &File, stat: &fs::Metadata) -> Result<Object> {
-        let pairs = sidecar::read(&self.path(key)?, file, stat.size())?;
+        let pairs = sidecar::read(&self.path(key)?, file, stat.size())?.unwrap_or_default();
         let modified = modified(stat);
         let metadata = Metadata { timestamp: Some(modified), pairs };
         Ok(Object { size: stat.size(), modified, etag: etag(stat), metadata })
@@ -229,9 +229,9 @@ impl Store for FileStore {
         // They are a help: what cannot be read keeps nobody from the object.
         let pairs = sidecar::read(&self.path(key)?, &file, stat.size()).unwrap_or_else(|error| {
             log::warn!("{error}");
-            Vec::new()
+            Some(Vec::new())
         });
-        Ok(Start { bytes, pairs })
+        Ok(Start { bytes, has_strays: pairs.is_none(), pairs: pairs.unwrap_or_default() })
     }
 
     fn get_end(&self, key: &str, length: u64) -> Result<Option<Ending>> {

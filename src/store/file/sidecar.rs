@@ -43,20 +43,20 @@ pub(super) fn write(target: &Path, file: &File, size: u64, pairs: &[(String, Str
     staged::replace_small(&path(target), &json)
 }
 
-/// The pairs of the object at `target`, which is open as `file`; none if there are none that belong to this content.
-pub(super) fn read(target: &Path, file: &File, size: u64) -> Result<Vec<(String, String)>> {
+/// The pairs of the object at `target`, which is open as `file`. `None`: those that lie there are of other content.
+pub(super) fn read(target: &Path, file: &File, size: u64) -> Result<Option<Vec<(String, String)>>> {
     let path = path(target);
     let mut json = Vec::new();
     match File::open(&path).and_then(|f| f.take(FILE_BYTES_MAX).read_to_end(&mut json)) {
         Ok(_) => {}
-        Err(error) if super::is_absent(&error) => return Ok(Vec::new()),
+        Err(error) if super::is_absent(&error) => return Ok(Some(Vec::new())),
         Err(error) => return Err(super::failed("read", &path, &error)),
     }
-    let Ok(record) = serde_json::from_slice::<Record>(&json) else { return Ok(Vec::new()) };
+    let Ok(record) = serde_json::from_slice::<Record>(&json) else { return Ok(Some(Vec::new())) };
     if record.size != size || record.tail_sha256 != tail(target, file, size)? {
-        return Ok(Vec::new());
+        return Ok(None);
     }
-    Ok(record.pairs.into_iter().collect())
+    Ok(Some(record.pairs.into_iter().collect()))
 }
 
 fn tail(target: &Path, file: &File, size: u64) -> Result<String> {

@@ -86,7 +86,7 @@ impl S3Store {
             }
             _ => return Err(answers::failure(&what, &answer)),
         };
-        Ok(Start { bytes, pairs })
+        Ok(Start { bytes, pairs, has_strays: false })
     }
 }
 
