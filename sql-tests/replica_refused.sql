@@ -16,6 +16,8 @@ ATTACH 'file:g?vfs=litestream&replica=file://$DIR/replica&at=2001-01-01' AS g;
 ATTACH 'file:h?vfs=litestream&replica=file://$DIR/replica&poll_interval=soon' AS h;
 ATTACH 'file:i?vfs=litestream&replica=file://$DIR/replica&cache_size=lots' AS i;
 ATTACH 'file:j?vfs=litestream&replica=file://$DIR/replica&hydrate=perhaps' AS j;
+ATTACH 'file:k?vfs=litestream&replica=file://$DIR/replica&At=0000000000000001' AS k;
+ATTACH 'file:l?vfs=litestream&replica=file://$DIR/replica&hydrate_path=l.db' AS l;
 SELECT path LIKE '$DIR/_', url, state, last_error FROM litestream_status WHERE role = 'replica';
 -- Once this replica is opened under this name, the reason is forgotten.
 ATTACH 'file:e?vfs=litestream&replica=file://$DIR/replica' AS e;

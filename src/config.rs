@@ -201,9 +201,12 @@ impl ReplicaOptions {
         for (key, text) in parameters.iter().rev() {
             options.set(key, text).map_err(|error| error.context(format!("parameter {key}")))?;
         }
-        let path = options.hydrate.as_mut().zip(parameter(parameters, "hydrate_path"));
-        if let Some((hydrate, path)) = path {
-            hydrate.path = Some(PathBuf::from(path));
+        match (&mut options.hydrate, parameter(parameters, "hydrate_path")) {
+            (Some(hydrate), Some(path)) => hydrate.path = Some(PathBuf::from(path)),
+            (None, Some(_)) if parameter(parameters, "hydrate").is_none() => {
+                return Err(Error::invalid("parameter hydrate_path: it is nothing without hydrate=1"));
+            }
+            _ => {}
         }
         Ok(Some(options))
     }
@@ -223,10 +226,21 @@ impl ReplicaOptions {
             "cache_dir" => self.cache_dir = Some(PathBuf::from(text)),
             "hydrate" => self.hydrate = switch(text)?.then_some(Hydrate { path: None }),
             "hydrate_path" if text.is_empty() => return Err(Error::invalid("it is empty: name a file")),
-            _ => {}
+            "replica" | "hydrate_path" => {}
+            _ if is_anothers(key) => {}
+            _ => {
+                let known = "replica, at, poll_interval, cache_size, cache_dir, cache_dir_size, hydrate, hydrate_path";
+                return Err(Error::invalid(format!("there is none of this name; known are: {known}")));
+            }
         }
         Ok(())
     }
+}
+
+/// Whether a parameter of a URI is SQLite's own, or a driver's.
+fn is_anothers(key: &str) -> bool {
+    ["vfs", "mode", "cache", "psow", "nolock", "immutable", "modeof", "8_3_names"].contains(&key)
+        || key.starts_with('_')
 }
 
 fn parameter<'a>(parameters: &'a [(String, String)], name: &str) -> Option<&'a str> {
@@ -369,7 +383,9 @@ mod tests {
         assert_eq!(with("cache_dir_size", "2GiB").unwrap().cache_dir_size, 2 << 30);
         assert_eq!(with("cache_dir", "/c").unwrap().cache_dir, Some("/c".into()));
         assert_eq!(with("hydrate", "on").unwrap().hydrate, Some(Hydrate { path: None }));
-        assert_eq!(with("hydrate_path", "/h").unwrap().hydrate, None);
+        let off =
+            [("replica", "file:///p"), ("hydrate", "0"), ("hydrate_path", "/h"), ("mode", "ro"), ("_driver", "x")];
+        assert_eq!(replica(&off, &[]).unwrap().unwrap().hydrate, None);
         for (key, value, says) in [
             ("poll_interval", "soon", "parameter poll_interval: 'soon' is not a duration"),
             ("poll_interval", "1ms", "shorter than 10ms"),
@@ -377,6 +393,9 @@ mod tests {
             ("cache_dir", "", "name a directory"),
             ("hydrate", "perhaps", "neither on nor off"),
             ("hydrate_path", "", "name a file"),
+            ("hydrate_path", "/h", "nothing without hydrate=1"),
+            ("At", "yesterday", "parameter At: there is none of this name; known are: replica, at, poll_interval"),
+            ("cachesize", "1MiB", "parameter cachesize: there is none"),
         ] {
             let message = with(key, value).unwrap_err().to_string();
             assert!(message.contains(says), "{key}={value}: {message}");

@@ -29,12 +29,17 @@ const CANTOPEN: c_int = ffi::SQLITE_CANTOPEN as c_int;
 pub trait ReplicaVfs: Send + Sync {
     /// What tells the replica of these parameters of a URI from others; `None`: they name none.
     fn identity(&self, parameters: &[(String, String)]) -> Option<u64>;
-    /// Opens the replica that the parameters name; `None` if they name none. `path` is the full path of what the user
-    /// wrote.
+    /// Opens the replica that the parameters name; `None` if they name none, and a local file `is_there`: whoever
+    /// forgets to name a replica does not want an empty database. `path` is the full path of what the user wrote.
     ///
     /// # Errors
     /// The open fails with SQLITE_CANTOPEN, for the reason that stands in `sqlite3_log`.
-    fn open(&self, path: &str, parameters: &[(String, String)]) -> Result<Option<Arc<dyn ReplicaFile>>>;
+    fn open(
+        &self,
+        path: &str,
+        parameters: &[(String, String)],
+        is_there: &dyn Fn() -> bool,
+    ) -> Result<Option<Arc<dyn ReplicaFile>>>;
 }
 
 struct Registered {
@@ -228,8 +233,7 @@ unsafe extern "C" fn x_open(
     }
 }
 
-/// The replica of that name; `None` for a local database, which must be there: whoever forgets to name a replica does
-/// not want an empty database.
+/// The replica of that name; `None` for a local database, which is there.
 ///
 /// # Safety
 /// `vfs` and `name` are what SQLite gave to xOpen of a main database.
@@ -239,24 +243,20 @@ unsafe fn open_database(vfs: *mut ffi::sqlite3_vfs, name: *const c_char) -> Resu
         let registered = REGISTERED.get().ok_or_else(|| Error::bug("the VFS is not registered"))?;
         let bytes = CStr::from_ptr(name).to_bytes();
         let path = String::from_utf8_lossy(path_of(bytes).unwrap_or(bytes)).into_owned();
-        if let Some(replica) = registered.replicas.open(&path, &parameters_behind(name))? {
-            let unlocked = [c"nolock", c"immutable"];
-            if unlocked.iter().any(|parameter| call!(uri_boolean(name, parameter.as_ptr(), 0)) != 0) {
-                replica.hold()?;
-            }
-            return Ok(Some(replica));
+        let is_there = || {
+            let (base, methods) = base_of(vfs);
+            let mut exists = 0;
+            let exists_flag = ffi::SQLITE_ACCESS_EXISTS as c_int;
+            methods.xAccess.is_some_and(|access| access(base, name, exists_flag, &mut exists) == OK && exists != 0)
+        };
+        let replica = registered.replicas.open(&path, &parameters_behind(name), &is_there)?;
+        let unlocked = [c"nolock", c"immutable"];
+        if let Some(replica) = &replica
+            && unlocked.iter().any(|parameter| call!(uri_boolean(name, parameter.as_ptr(), 0)) != 0)
+        {
+            replica.hold()?;
         }
-        let (base, methods) = base_of(vfs);
-        let mut exists = 0;
-        let exists_flag = ffi::SQLITE_ACCESS_EXISTS as c_int;
-        let rc = methods.xAccess.map_or(CANTOPEN, |access| access(base, name, exists_flag, &mut exists));
-        if rc == OK && exists != 0 {
-            return Ok(None);
-        }
-        Err(Error::invalid(format!(
-            "{path} names no replica, and there is no such file: open 'file:NAME?vfs={VFS_NAME}&replica=URL', or set \
-             LITESTREAM_REPLICA_URL; a local database is made with vfs=unix"
-        )))
+        Ok(replica)
     }
 }
 

@@ -82,17 +82,23 @@ impl ReplicaVfs for Replicas {
         Some(hasher.finish())
     }
 
-    fn open(&self, path: &str, parameters: &[(String, String)]) -> Result<Option<Arc<dyn ReplicaFile>>> {
+    fn open(
+        &self,
+        path: &str,
+        parameters: &[(String, String)],
+        is_there: &dyn Fn() -> bool,
+    ) -> Result<Option<Arc<dyn ReplicaFile>>> {
         let url = || parameters.iter().find(|(key, _)| key == "replica").map(|(_, value)| value.clone());
         let options = ReplicaOptions::from_parameters(parameters, variable);
         let url = match &options {
-            Ok(None) => return Ok(None),
+            Ok(None) if is_there() => return Ok(None),
+            Ok(None) => None,
             Ok(Some(options)) => Some(options.url.clone()),
             Err(_) => url().or_else(|| variable("LITESTREAM_REPLICA_URL")),
         };
-        let opened = options.and_then(|options| options.map(|options| Opened::open(path, &options)).transpose());
+        let opened = options.and_then(|options| Opened::open(path, &options.ok_or_else(no_replica)?));
         let url = shown(&url.unwrap_or_default());
-        let opened = opened.map_err(|error| match error.to_string().contains(&url) {
+        let opened = opened.map_err(|error| match error.to_string().contains(&url) || url.is_empty() {
             true => error.context(path),
             false => error.context(format!("{path} from {url}")),
         });
@@ -104,8 +110,15 @@ impl ReplicaVfs for Replicas {
             }
             failed.push_back(FailedOpen { path: path.to_owned(), url, error: error.clone(), at: Timestamp::now() });
         }
-        Ok(opened?.map(|opened| Arc::new(opened) as Arc<dyn ReplicaFile>))
+        Ok(Some(Arc::new(opened?) as Arc<dyn ReplicaFile>))
     }
+}
+
+fn no_replica() -> Error {
+    Error::invalid(
+        "it names no replica, and there is no such file: open 'file:NAME?vfs=litestream&replica=URL', or set \
+         LITESTREAM_REPLICA_URL; a local database is made with vfs=unix",
+    )
 }
 
 /// A URL that may be none, without its parameters and whatever may be a secret.
