@@ -166,7 +166,10 @@ pub(super) fn connect_to(
     }));
     connected.travel(target, cancelled)?;
     if let Some(wanted) = &settings.hydrate {
-        connected.0.source.start_hydrating(wanted, &connected.seen()?)?;
+        let source = &connected.0.source;
+        let others: Vec<_> = process.connected.lock().values().filter_map(Weak::upgrade).collect();
+        let is_shared = others.iter().any(|other| Arc::ptr_eq(&other.source, source));
+        source.start_hydrating(wanted, &connected.seen()?, is_shared)?;
     }
     process.connected.lock().insert(number, Arc::downgrade(&connected.0));
     Ok(connected)

@@ -48,12 +48,24 @@ pub(super) fn frames(source: &Source, state: &State) -> std::result::Result<Vec<
 }
 
 impl Source {
-    /// Starts copying, once per replica and process. `state`: where to begin.
-    pub fn start_hydrating(self: &Arc<Self>, wanted: &Hydrate, state: &Arc<State>) -> Result<()> {
+    /// Starts copying, once per replica and process. `state`: where to begin. `is_shared`: others read the replica, too,
+    /// so that a copy in another place is theirs.
+    pub fn start_hydrating(self: &Arc<Self>, wanted: &Hydrate, state: &Arc<State>, is_shared: bool) -> Result<()> {
         // Not under the lock that every read takes: the file may be another one's for a while.
         let _one_at_a_time = self.hydrating.lock();
-        if self.hydration.read().is_some() {
-            return Ok(());
+        let there = self.hydration.read().clone();
+        let other =
+            wanted.path.as_deref().filter(|path| there.as_ref().is_some_and(|there| there.named() != Some(path)));
+        match (there, other) {
+            (Some(_), None) => return Ok(()),
+            (Some(there), Some(path)) if is_shared => {
+                let (path, there) = (path.display(), there.path().display());
+                self.note(&Error::invalid(format!(
+                    "hydrate to {path}: another connection of this process has it hydrated to {there}, which serves both"
+                )));
+                return Ok(());
+            }
+            _ => *self.hydration.write() = None,
         }
         let hydration = Arc::new(Hydration::open(wanted, state)?);
         let (source, state, copied) = (Arc::downgrade(self), Arc::downgrade(state), Arc::downgrade(&hydration));

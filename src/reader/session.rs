@@ -31,9 +31,11 @@ pub(super) fn look_all(mut sources: Vec<Arc<Source>>) {
         if looks.is_looking || looks.found.is_some_and(|(_, at)| at.elapsed() < FRESH) {
             continue;
         }
+        // Whoever asks again and again does not wait each time for a store that has not answered.
+        let waits = !matches!(looks.found, Some((None, _)));
         looks.is_looking = true;
         drop(looks);
-        let (done, weak) = (done.clone(), Arc::downgrade(&source));
+        let (done, weak) = (waits.then(|| done.clone()), Arc::downgrade(&source));
         let look = move || {
             let _until_the_end = done;
             let Some(source) = weak.upgrade() else { return };

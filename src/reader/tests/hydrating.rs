@@ -288,7 +288,7 @@ fn r13_a_copy_goes_on_by_other_files() {
         written.put(1, 1, n);
         (1..=n).for_each(|n| written.delete(0, n, n));
         let opened = if is_past { &state } else { &source.current.read().clone().unwrap() };
-        source.start_hydrating(&Hydrate { path: Some(path.clone()) }, opened).unwrap();
+        source.start_hydrating(&Hydrate { path: Some(path.clone()) }, opened, false).unwrap();
         until_it_is(&path, &written);
         super::super::flight::forget_pages();
         written.assert_sees(&connected, n);
