@@ -135,6 +135,25 @@ fn r13_a_file_that_is_not_ours_is_left_alone() {
     assert_eq!(std::fs::read(&path).unwrap(), b"precious");
 }
 
+/// One copy serves all; where it lies is the wish of who reads, not of who has read.
+#[test]
+fn r13_who_wants_the_copy_elsewhere_is_told_and_gets_it_once_he_is_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("copy.db");
+    let mut written = Written::new(4096);
+    workload(&mut written, 2);
+    let source = written.source();
+    let first = opened(&source, None).unwrap();
+    let second = opened(&source, Some(&path)).unwrap();
+    let (error, _) = source.last_error.lock().clone().unwrap();
+    assert!(error.to_string().contains("another connection of this process has it hydrated"), "{error}");
+    assert!(!path.exists());
+    drop((first, second));
+    let alone = opened(&source, Some(&path)).unwrap();
+    until_it_is(&path, &written);
+    written.assert_sees(&alone, written.txid());
+}
+
 /// However the process ends.
 #[test]
 fn r13_without_a_path_nothing_is_left() {
